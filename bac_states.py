@@ -310,3 +310,331 @@ class StateResponse:
     state: JobState = JobState()
     server_version: str = ""
     raw: Any = dataclasses.field(default=None, compare=False, repr=False)
+
+
+# -------------------------------------------------------------------------------------- decoding
+# A plan maps a member's name to its field, and to the JSON type or the function that its value
+# goes through. One function reads every object by a plan: nulls, spellings, paths are dealt with
+# there and nowhere else.
+
+
+class _Mismatch(Exception):
+    """Not as planned. The path grows on the way out, so that a good answer pays nothing."""
+
+    def __init__(self, wanted: str, value: object) -> None:
+        super().__init__(f"expected {wanted}, got {type(value).__name__}")
+        self.path: list[str | int] = []
+
+
+def _of_type(kind: type, value: Any) -> Any:
+    if type(value) is not kind:  # isinstance would take true for an integer
+        raise _Mismatch(kind.__name__, value)
+    return value
+
+
+def _folded(name: object) -> str:
+    """One spelling for all that Go's encoding/json takes for one: NodeID, NodeId, node_id."""
+    return str(name).replace("_", "").lower()
+
+
+def _read(plan: _Plan, model: Any, fold: Any, value: Any) -> Any:
+    """Reads an object by a plan; a member that is null is absent, an unknown one is ignored."""
+    if value is None:  # an element of an array or map: an empty record, as in Go
+        value = {}
+    fields = {}
+    try:
+        for key, item in _of_type(dict, value).items():
+            member = plan.get(key) or plan.get(_folded(key))
+            if member is None or item is None:
+                continue
+            field, kind, convert = member
+            if kind is None:
+                fields[field] = convert(item)
+            elif type(item) is kind:
+                fields[field] = item
+            else:
+                raise _Mismatch(kind.__name__, item)
+    except _Mismatch as error:
+        error.path[:0] = [str(key)]
+        raise
+    if fold is not None:
+        fields = fold(fields)
+    return fields if model is None else model(**fields)
+
+
+def _plan(model: Any, members: dict[str, Any]) -> _Plan:
+    """A model's plan, by the text of its annotations, with the members that are not like them."""
+    kinds: Any = {"str": str, "int": int, "bool": bool}
+    plan = {}
+    for field in dataclasses.fields(model) if model else ():
+        members.setdefault(field.name, kinds.get(field.type))
+    for name, member in members.items():
+        target, convert = member if isinstance(member, tuple) else (name, member)
+        kind = convert if isinstance(convert, type) else None
+        pascal = "".join(word.capitalize() for word in name.split("_"))
+        camel, go = pascal[0].lower() + pascal[1:], pascal.replace("Id", "ID")
+        # The usual spellings, since folding them each time would cost more than reading them.
+        for spelling in (_folded(name), name, pascal, camel, go, go.upper()):
+            plan[spelling] = (target, kind, convert)
+    return plan
+
+
+def _record(model: Any, fold: Any = None, **members: Any) -> Callable[[Any], Any]:
+    """What reads a model, its fields folded first; without a model, what gives folded fields."""
+    return functools.partial(_read, _plan(model, members), model, fold)
+
+
+def _each(kind: type, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What reads an array as a tuple of what its elements are converted to, or a map as a dict."""
+
+    def read(items: Any) -> Any:
+        _of_type(kind, items)
+        converted = {}
+        try:
+            for key, item in items.items() if kind is dict else enumerate(items):
+                converted[key] = convert(item)
+        except _Mismatch as error:
+            error.path[:0] = [key]
+            raise
+        return converted if kind is dict else tuple(converted.values())
+
+    return read
+
+
+def _text(value: Any) -> Any:
+    """A text in a map; null is "", as in Go."""
+    return "" if value is None else _of_type(str, value)
+
+
+def _time(value: Any) -> Any:
+    """A time as it was sent; Go's zero time is none."""
+    return "" if value == "0001-01-01T00:00:00Z" else _of_type(str, value)
+
+
+def _nanoseconds(value: Any) -> str:
+    """The newer API's time, as such a text; zeros at the end are cut, as Go does."""
+    seconds, fraction = divmod(_of_type(int, value), 10**9)
+    try:
+        moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
+    except OverflowError:
+        raise _Mismatch("nanoseconds of a year up to 9999", value) from None
+    return f"{moment.isoformat()}.{fraction:09}".rstrip("0").rstrip(".") + "Z"
+
+
+def _number_or_word(state: Any) -> Any:
+    return state if type(state) is int else _of_type(str, state)
+
+
+def _word(state: int | str, words: list[str]) -> str:
+    """A state's word; a number that has none stays its digits, never a guess."""
+    if isinstance(state, str):
+        return state
+    return words[state] if 0 <= state < len(words) else str(state)
+
+
+def _desired(state: Any) -> str:
+    return _word(_number_or_word(state), ["Pending", "Running", "Stopped"])
+
+
+def _split_status(fields: dict[str, Any]) -> dict[str, Any]:
+    # v1.0.4 to v1.4.0 join two messages by ". " even where one is empty, and leave a DesiredState
+    # of 0 out. Older servers always send a VerificationResult, these never do.
+    if "verification_result" not in fields and ". " in fields.get("status", ""):
+        fields["status"] = re.sub(r"^\. |\. $", "", fields["status"])
+        fields.setdefault("desired_state", _desired(0))
+    return fields
+
+
+_s3 = _record(S3StorageSpec, checksum_sha256=("checksum", str))
+_storage = _record(StorageSpec, s3=_s3, metadata=_each(dict, _text))
+_run_output = _record(RunCommandResult, error_msg=("runner_error", str))
+_EXECUTION = {
+    "execution_id": ("compute_reference", str),  # v0.3.17 to v0.3.19
+    "desired_state": _desired,
+    "verification_result": _record(VerificationResult),
+    "published_results": _storage,
+    "run_output": _run_output,
+    "create_time": _time,
+    "update_time": _time,
+}
+_executions = _each(list, _record(ExecutionState, _split_status, **_EXECUTION))
+
+# The eras of the operation's own document: shards under nodes up to v0.3.19, executions under
+# shards up to v0.3.23, and since then a list of executions, into which the others are folded.
+# Up to v0.2.7 a shard's state was a number; v0.2.6 moved five of them. 0 is unknown.
+
+_SHARD_STATES = " Bidding Cancelled Waiting Running Error Verifying Completed".split(" ")
+_SHARD_STATES_V0_2_6 = " Bidding Waiting Running Verifying Cancelled Error Completed".split(" ")
+
+
+def _fold_state(fields: dict[str, Any]) -> dict[str, Any]:
+    nodes, shards = fields.pop("nodes", None), fields.pop("shards", {})
+    for shard in shards.values():
+        fields["executions"] = fields.get("executions", ()) + shard.get("executions", ())
+    if nodes is None and (fields or shards):
+        return fields
+    executions = _fold_nodes(nodes or {})  # {} is all that is sent before anything has happened
+    return {"executions": executions, "state": _state_of({shard.state for shard in executions})}
+
+
+def _fold_nodes(nodes: dict[Any, Any]) -> tuple[ExecutionState, ...]:
+    """The shards of all nodes, with what their keys alone tell."""
+    shards = []
+    states = _SHARD_STATES_V0_2_6
+    for node_id, node in nodes.items():
+        for index, shard in node.get("shards", {}).items():
+            if not re.fullmatch("[0-9]{1,9}", str(index)):
+                raise _Mismatch("a number as a shard's key", index)
+            if shard.get("shard_index") == 0:  # left out from v0.2.6 on
+                states = _SHARD_STATES
+            shard["shard_index"] = shard.get("shard_index") or int(index)
+            shard["node_id"] = shard.get("node_id") or str(node_id)
+            shards.append(shard)
+    for shard in shards:
+        shard["state"] = _word(shard.get("state", ""), states)
+    return tuple(ExecutionState(**shard) for shard in shards)
+
+
+def _state_of(shards: set[str]) -> str:
+    """A job's state by its shards', where servers send none.
+
+    A node's Cancelled says that its bid ended, and losers may stay Bidding for ever (v0.3.18).
+    """
+    if shards - {"", "Bidding", "Cancelled", "Error", "Completed"}:
+        return "InProgress"
+    for ended in ("Error", "Completed"):
+        if ended in shards:
+            return ended
+    return "InProgress" if "Bidding" in shards else "New"
+
+
+_SHARD = _plan(ExecutionState, {**_EXECUTION, "state": _number_or_word})
+_shards = _each(dict, functools.partial(_read, _SHARD, None, None))
+_state = _record(
+    JobState,
+    _fold_state,
+    nodes=_each(dict, _record(None, shards=_shards)),
+    shards=_each(dict, _record(None, executions=_executions)),
+    executions=_executions,
+    create_time=_time,
+    update_time=_time,
+    timeout_at=_time,
+)
+
+# The newer API (all that answers from v1.4.0 on), in the operation's shape and words, as Bacalhau's
+# own converter did it while both existed: pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0.
+
+_JOB_STATES = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
+_ALIKE = ["Undefined", "New", "AskForBid", "AskForBidAccepted", "AskForBidRejected", "BidAccepted"]
+_COMPUTE_STATES = [*_ALIKE, "BidRejected", "Completed", "Failed", "Cancelled"]
+_COMPUTE_STATES_V1_5_2 = [*_ALIKE, "Running", "Publishing", *_COMPUTE_STATES[6:]]
+_COMPUTE_STATES_UNKNOWN = [*_ALIKE, "6", "7", "8", "9", "Failed", "Cancelled"]
+
+
+def _compute_states(server_version: str) -> list[str]:
+    """What numbers mean in a release; in an unknown one, what they mean in all that have them."""
+    numbers = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})", server_version)
+    release = tuple(map(int, numbers.groups())) if numbers else (0, 0, 0)
+    if release == (0, 0, 0):  # so calls itself a build without a version, whatever its code
+        return _COMPUTE_STATES_UNKNOWN
+    return _COMPUTE_STATES if release < (1, 5, 2) else _COMPUTE_STATES_V1_5_2
+
+
+def _fold_results(fields: dict[str, Any]) -> StorageSpec:
+    """A type, and parameters that are named as the fields of that type's record."""
+    source, params = fields.get("type", ""), fields.get("params")
+    if source.lower() == "s3":
+        return StorageSpec(storage_source=source, s3=_s3(params))
+    return dataclasses.replace(_storage(params), storage_source=source) if source else StorageSpec()
+
+
+def _fold_execution(fields: dict[str, Any]) -> dict[str, Any]:
+    """All but the meaning of the state's number: the release tells."""
+    compute, desired = fields.pop("compute_state", {}), fields.pop("desired_state", {})
+    messages = (compute.get("message"), desired.get("message"))
+    fields["status"] = ". ".join(message for message in messages if message)
+    fields["state"] = compute.get("state_type", "")
+    fields["desired_state"] = _desired(desired.get("state_type", ""))
+    return fields
+
+
+def _fold_job(fields: dict[str, Any]) -> dict[str, Any]:
+    state = fields.pop("state", {})
+    word = state.get("state_type", "")
+    return {**fields, "state": _JOB_STATES.get(word, word), "status": state.get("message", "")}
+
+
+_compute_state = _record(None, state_type=_number_or_word, message=str)
+_newer_execution = _record(
+    None,
+    _fold_execution,
+    id=("compute_reference", str),
+    job_id=str,
+    node_id=str,
+    compute_state=_compute_state,
+    desired_state=_compute_state,
+    published_result=("published_results", _record(None, _fold_results, type=str, params=dict)),
+    run_output=_run_output,
+    revision=("version", int),
+    create_time=_nanoseconds,
+    modify_time=("update_time", _nanoseconds),
+)
+_newer_job = _record(
+    None,
+    _fold_job,
+    id=("job_id", str),
+    name=str,
+    state=_record(None, state_type=str, message=str),
+    revision=("version", int),
+    create_time=_nanoseconds,
+    modify_time=("update_time", _nanoseconds),
+)
+_newer_executions = _each(list, _newer_execution)
+_listing = _record(None, items=_newer_executions, executions=("items", _newer_executions))
+_document = _record(None, state=_state, job=_newer_job, executions=_listing)
+
+
+def _state_in(document: Any, server_version: str, asked: str) -> JobState:
+    """The state in a document of any release, which has to be about the job asked for."""
+    found = _document(document)
+    job = found.get("job", {})
+    name = job.pop("name", "")
+    if "state" in found:
+        state: JobState = found["state"]
+    elif "job" in found:
+        words = _compute_states(server_version)
+        executions = found.get("executions", {}).get("items", ())
+        for fields in executions:
+            fields["state"] = _word(fields["state"], words)
+        state = JobState(executions=tuple(ExecutionState(**f) for f in executions), **job)
+    else:
+        raise _Mismatch("a state or a Job in it", document)
+    if state.job_id and not state.job_id.startswith(asked) and name != asked:
+        raise ValueError(f"it is about the job {_line(state.job_id)}")
+    return state
+
+
+def _decode(document: Any, server_version: str, asked: str = "", **details: Any) -> StateResponse:
+    where = _line(details.get("url", "the document"))
+    try:
+        if isinstance(document, (bytes, bytearray)):
+            document = document.decode("utf-8-sig")
+        if isinstance(document, str):
+            # int refuses what json would let pass: NaN and Infinity.
+            document = json.loads(document[document.startswith("\ufeff") :], parse_constant=int)
+        return StateResponse(_state_in(document, server_version, asked), server_version, document)
+    except _Mismatch as error:
+        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.path)[1:]
+        words = f"no state of a job in {where}: {path or 'document'}: {error}"
+        raise DecodeError(words, path=path, **details) from error
+    except (ValueError, RecursionError) as error:
+        words = f"no state of a job in {where}: {type(error).__name__}: {error}"
+        raise DecodeError(words, **details) from error
+
+
+def decode(document: object, *, server_version: str = "") -> StateResponse:
+    """Decodes an answer of any release: bytes or text of JSON, or the object parsed from it.
+
+    `server_version`, as "v1.5.2", settles what the newer API's numbers mean. Raises DecodeError.
+    """
+    return _decode(document, server_version)
