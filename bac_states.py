@@ -638,3 +638,136 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     `server_version`, as "v1.5.2", settles what the newer API's numbers mean. Raises DecodeError.
     """
     return _decode(document, server_version)
+
+
+# ------------------------------------------------------------------------------------- transport
+# urllib with what it lacks: a deadline for the whole call, a cap, strict framing, no redirects.
+
+_LOWER_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
+
+
+def _left(deadline: float) -> float:
+    """The seconds left to a deadline, as a socket takes them: 24 days at the most."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise socket.timeout("timed out")
+    return min(left, 2e6)
+
+
+class _DeadlineReader(io.RawIOBase):
+    """A socket's raw reader that stops at the deadline, however slowly the bytes drip."""
+
+    def __init__(self, raw: Any, sock: socket.socket, deadline: float) -> None:
+        self._raw, self._sock, self._deadline = raw, sock, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_left(self._deadline))
+        count: int | None = self._raw.readinto(buffer)
+        self._sock.settimeout(_left(self._deadline))  # behind a proxy, TLS shakes hands next
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """A response that reads itself, within the deadline."""
+
+    def __init__(self, sock: socket.socket, *args: Any, deadline: float, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        raw = self.fp.detach()
+        self.fp = io.BufferedReader(_DeadlineReader(raw, sock, deadline))
+
+    def _read_next_chunk_size(self) -> int:
+        # http.client's takes all that int() takes, as -1 and 1_0.
+        size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})[ \t]*(;.*)?\r?\n", self.fp.readline(65536))
+        if size is None:
+            raise http.client.HTTPException("bad chunk size")
+        return int(size[1], 16)
+
+    def whole(self) -> bytearray:
+        """The body, if it is as long as it says, and not too long."""
+        lengths, codings, encodings = (
+            [value.strip().lower() for value in self.headers.get_all(name, [])]
+            for name in ("Content-Length", "Transfer-Encoding", "Content-Encoding")
+        )
+        if self.headers.get_payload():  # http.client ends a head there
+            raise http.client.HTTPException("a header line without a colon")
+        if len(set(lengths)) > 1 or not re.fullmatch("[0-9]{0,18}", "".join(lengths[:1])):
+            raise http.client.HTTPException("bad Content-Length")
+        if codings != ["chunked"] * self.chunked or set(encodings) - {"identity"}:
+            raise http.client.HTTPException("a coding that was not asked for")
+        body = bytearray()
+        if (self.length or 0) <= _MAX_ANSWER:
+            self._read_to(body, _MAX_ANSWER)
+        if len(body) + (self.length or 0) > _MAX_ANSWER:
+            raise http.client.HTTPException("over 16 MiB")
+        if self.length:  # http.client says nothing of it
+            raise http.client.HTTPException(f"cut short by {self.length} bytes")
+        return body
+
+    def excerpt(self) -> bytearray:
+        """The beginning of an error answer's body, or what can be had of it."""
+        body = bytearray()
+        with contextlib.suppress(*_LOWER_ERRORS):
+            self._read_to(body, _MAX_EXCERPT)
+        return body
+
+    def _read_to(self, body: bytearray, limit: int) -> None:
+        piece = b"..."
+        while piece and len(body) <= limit:
+            piece = self.read1(65536)
+            body += piece
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose timeout is a deadline, a time of time.monotonic()."""
+
+    def __init__(self, host: str, timeout: float, **kwargs: Any) -> None:
+        super().__init__(host, **kwargs)
+        self._deadline = timeout
+        self._create_connection = self._dial
+        self.response_class = functools.partial(_Response, deadline=timeout)  # type: ignore
+
+    def _dial(self, address: tuple[str, int], *_: Any) -> socket.socket:
+        """Connects to the first address that answers; all share the time that is left."""
+        found: Any = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        for tried, (*_, where) in enumerate(found, 1):
+            try:
+                share = _left(self._deadline) / (len(found) - tried + 1)
+                sock = socket.create_connection(where[:2], share)
+                sock.settimeout(_left(self._deadline))
+                return sock
+            except OSError:
+                if tried == len(found):
+                    raise
+        raise OSError("the host has no address")
+
+    def send(self, data: Any) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(_left(self._deadline))
+        super().send(data)
+
+
+class _SecureConnection(_Connection, http.client.HTTPSConnection):
+    pass
+
+
+class _Handler(urllib.request.AbstractHTTPHandler):
+    """Opens http and https; nothing follows redirects, or opens files."""
+
+    def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
+        super().__init__()
+        self._ssl_context = ssl_context
+
+    def http_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(_Connection, request)  # type: ignore[arg-type]
+
+    def https_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(_SecureConnection, request, context=self._ssl_context)  # type: ignore[arg-type]
+
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
