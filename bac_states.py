@@ -771,3 +771,282 @@ class _Handler(urllib.request.AbstractHTTPHandler):
         return self.do_open(_SecureConnection, request, context=self._ssl_context)  # type: ignore[arg-type]
 
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+
+# ---------------------------------------------------------------------------------------- asking
+
+_ROUTES = (
+    ("POST", "/requester/states"),  # v0.3.17 to v1.3.2
+    ("GET", "/api/v1/orchestrator/jobs/{}?include=executions"),  # all that answers from v1.4.0 on
+    ("POST", "/states"),  # v0.2.0 to v0.3.16
+)
+_OURS = {
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/json",
+    "User-Agent": f"bac_states/{__version__}",
+}
+_JOB_STORE = re.compile(
+    r'"Component"\s*:\s*"JobStore"'
+)  # v1.5.0+: no such job; else: no such route
+_said = _record(
+    None,
+    message=str,
+    error=str,
+    details=_record(None, lambda details: details.get("reason"), reason=str),
+)
+
+
+class _Server:
+    """A server to ask: its URL, the headers that it gets, and the opener that reaches it."""
+
+    def __init__(
+        self, url: str, headers: Any, ssl_context: Any = None, proxies: Any = None
+    ) -> None:
+        self._url = url
+        self._headers = headers
+        self._routes = list(_ROUTES)
+        self._opener = urllib.request.OpenerDirector()
+        self._opener.add_handler(urllib.request.ProxyHandler(proxies))
+        self._opener.add_handler(_Handler(ssl_context))
+
+    def ask(self, request: StateRequest, timeout: float) -> StateResponse:
+        """Asks on one route after the other; one that answered is the first from then on."""
+        deadline = time.monotonic() + timeout
+        missing: list[SDKError] = []
+        for route in list(self._routes):
+            try:
+                response = self._ask(*route, request, deadline)
+            except SDKError as error:
+                self._redact(error)
+                if not _is_missing(route, error):
+                    raise
+                missing.append(error)
+            else:
+                self._routes.remove(route)
+                self._routes.insert(0, route)
+                return response
+        said = ", ".join(f"{error.status_code} from {_line(error.url, 99)}" for error in missing)
+        last = missing[-1]
+        details: Any = {"status_code": last.status_code, "body": last.body, "url": last.url}
+        raise SDKError(f"the server has no route for it: HTTP {said}", **details) from last
+
+    def _ask(self, method: str, path: str, request: StateRequest, deadline: float) -> StateResponse:
+        url = self._url + path.format(urllib.parse.quote(request.job_id, safe="$&+,:;=@"))
+        data = json.dumps(vars(request)).encode() if method == "POST" else None
+        question = urllib.request.Request(url, data, self._headers, method=method)
+        try:
+            response = self._opener.open(question, timeout=deadline)
+            if response is None:
+                raise OSError("the environment names a proxy of an unknown kind")
+            with response:
+                body = response.whole() if response.status == 200 else response.excerpt()
+        except (ValueError, OverflowError, http.client.InvalidURL):
+            # The server's URL is checked; a proxy's may hold a password, which stays untold.
+            raise TransportError(f"no answer from {_line(url)}: unusable proxy", url=url) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            late = isinstance(reason, (socket.timeout, TimeoutError))
+            words = "not in time" if late else f"{type(reason).__name__}: {reason}"
+            kind = TransportTimeout if late else TransportError
+            raise kind(f"no complete answer from {_line(url)}: {words}", url=url) from error
+        text = body[:_MAX_EXCERPT].decode("utf-8", "replace")
+        if response.status != 200:
+            raise _refusal(response, url, text)
+        version = response.headers.get("X-Bacalhau-Git-Version", "")
+        return _decode(body, version, request.job_id, status_code=200, url=url, body=text)
+
+    def _redact(self, error: SDKError) -> None:
+        """Takes the caller's credentials out of an error, in case the server echoed them."""
+        for name, value in self._headers.items():
+            if re.search("auth|cookie|key|secret|token", name, re.IGNORECASE):
+                secrets = [value, value.split(" ", 1)[-1]]
+                with contextlib.suppress(ValueError):  # it is no user:password
+                    secrets.append(base64.b64decode(secrets[1]).decode().partition(":")[2])
+                for secret in filter(None, secrets):
+                    error.message = error.message.replace(secret, "***")
+                    error.body = error.body.replace(secret, "***")
+        error.args = (error.message,)
+
+
+def _refusal(response: _Response, url: str, body: str) -> SDKError:
+    """The error that an answer is, by its status."""
+    status, headers = response.status, response.headers
+    kind = {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
+    if status == 500 and re.search("job not found|no job found", body, re.IGNORECASE):
+        kind = JobNotFound
+    if status == 404 and _JOB_STORE.search(body):
+        kind = JobNotFound
+    words = body.strip() or response.reason
+    with contextlib.suppress(_Mismatch, ValueError, RecursionError):  # text up to v1.0.3
+        said = _said(json.loads(body))
+        message, error = said.get("message", ""), said.get("error", "")
+        parts = (message, "" if message and message in error else error, said.get("details"))
+        words = ": ".join(filter(None, parts)) or words
+    if 300 <= status < 400:
+        words = f"it redirects to {headers.get('Location')}, which is not followed"
+    seconds = re.fullmatch("[0-9]{1,9}", headers.get("Retry-After", "").strip())
+    return kind(
+        f"HTTP {status} from {_line(url)}: {words}",
+        status_code=status,
+        body=body,
+        url=url,
+        retry_after=int(seconds[0]) if seconds else None,
+    )
+
+
+def _is_missing(route: tuple[str, str], error: SDKError) -> bool:
+    """Whether the server lacks the route, rather than the job."""
+    if error.status_code in (403, 500):  # so say servers with users, v1.7+, of what they removed
+        return route == _ROUTES[0] and "capability" in error.body
+    return error.status_code in (404, 405, 410) and not _JOB_STORE.search(error.body)
+
+
+_URL = re.compile(
+    r"(https?)://([a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?|\[[0-9a-f:.]+\])"
+    r"(?::([0-9]{1,5}))?(/[!-~]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def _usable_url(name: str, url: str, port: str = "") -> str:
+    """A URL that can be asked; what is wrong with it is told without it: it may hold a password."""
+    parts = _URL.fullmatch(url)
+    if parts and not re.search(r"[?#\\]", url):
+        port = parts[3] or port
+        if not port or (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+            return f"{parts[1]}://{parts[2]}{port and ':'}{port}{parts[4] or ''}".rstrip("/")
+    raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
+
+
+def _environment() -> tuple[str, str, dict[str, str]]:
+    """The server that Bacalhau's own tools would ask, its port, and the credentials for it."""
+    names = ("HOST", "PORT", "TLS_USETLS", "KEY", "USERNAME", "PASSWORD")
+    host, port, tls, key, user, password = (os.environ.get(f"BACALHAU_API_{n}", "") for n in names)
+    if "://" not in host:
+        host = f"[{host}]" if host.count(":") > 1 and "[" not in host else host or "127.0.0.1"
+        host = ("https://" if tls.lower() in ("1", "t", "true") else "http://") + host
+    if key:
+        return host, port, {"Authorization": f"Bearer {key}"}
+    if user and password:
+        pair = base64.b64encode(os.fsencode(f"{user}:{password}")).decode()
+        return host, port, {"Authorization": f"Basic {pair}"}
+    return host, port, {}
+
+
+def _server(server_url: Any, headers: Any, ssl_context: Any, trusted: bool = False) -> _Server:
+    """The server of the arguments, and what it is sent.
+
+    Credentials of the environment are for the server of the environment, and for one that was
+    named by whoever set the environment (`trusted`).
+    """
+    url, port, credentials = _environment()
+    if server_url is None:
+        url = _usable_url("the server of BACALHAU_API_HOST and _PORT", url, port or "1234")
+    elif isinstance(server_url, str):
+        url = _usable_url("server_url", server_url)
+        credentials = credentials if trusted else {}
+    else:
+        raise TypeError("server_url has to be text")
+    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+        raise TypeError("ssl_context has to be an ssl.SSLContext")
+    sent = {}
+    for name, value in {**credentials, **(headers or {})}.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("names and values of headers have to be text")
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII):
+            raise ValueError("the name of a header has to be a token")
+        if not re.fullmatch(r"[\t -~\xa0-\xff]*", value):
+            raise ValueError(f"the header {name} has to be one line of Latin-1 text")
+        if not re.fullmatch(
+            "Connection|Content-Length|Expect|Te|Trailer|Transfer-Encoding|Upgrade", name.title()
+        ):
+            sent[name.title()] = value
+    return _Server(url, {**sent, **_OURS}, ssl_context)
+
+
+def _usable_request(request: Any) -> StateRequest:
+    if isinstance(request, str):
+        request = StateRequest(request)
+    if not isinstance(request, StateRequest):
+        raise TypeError("request has to be a job id or a StateRequest")
+    job_id, client_id = request.job_id, request.client_id
+    if not isinstance(job_id, str) or not isinstance(client_id, str):
+        raise TypeError("job_id and client_id have to be text")
+    if not (1 <= len(job_id) <= 1000 and job_id.isprintable()) or job_id in (".", ".."):
+        raise ValueError("job_id has to be 1 to 1000 printable characters, and not . or ..")
+    if len(client_id) > 1000:
+        raise ValueError("client_id has to be at most 1000 characters")
+    return request
+
+
+def _usable_seconds(name: str, seconds: Any) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} has to be a number of seconds")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{name} has to be a finite number of seconds above 0")
+    return float(min(seconds, 1e9))
+
+
+def get(
+    request: str | StateRequest,
+    *,
+    server_url: str | None = None,
+    timeout: float = 10.0,
+    headers: Mapping[str, str] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+) -> StateResponse:
+    """Asks once for the state of the job that a job id or a StateRequest names.
+
+    `server_url` is http(s)://host[:port][/path]; without it, the environment's server is asked,
+    with the environment's credentials. `timeout` is in seconds, for all but resolving names.
+    `headers` are added. Raises SDKError; before anything is sent, ValueError or TypeError.
+    """
+    server = _server(server_url, headers, ssl_context)
+    return server.ask(_usable_request(request), _usable_seconds("timeout", timeout))
+
+
+def wait(
+    request: str | StateRequest,
+    *,
+    limit: float | None = None,
+    server_url: str | None = None,
+    timeout: float = 10.0,
+    headers: Mapping[str, str] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+) -> StateResponse:
+    """Asks, as `get` does, until the job has ended: after 0.5 s, then ever later, up to 5 s.
+
+    Goes on without an answer and after 429, 502, 503 and 504, but where there is no `limit` only
+    ten times in a row. Raises WaitTimeout after `limit` seconds, and all that `get` raises.
+    """
+    *_, last = _answers(_server(server_url, headers, ssl_context), request, timeout, limit)
+    return last
+
+
+def _answers(server: _Server, request: Any, timeout: Any, limit: Any) -> Iterator[StateResponse]:
+    """The answers up to one in which the job has ended."""
+    request, timeout = _usable_request(request), _usable_seconds("timeout", timeout)
+    left = float("inf") if limit is None else _usable_seconds("limit", limit)
+    end = time.monotonic() + left
+    response, failure = None, None
+    pause, failures = 0.5, 0
+    while left > 0:
+        delay = pause
+        try:
+            response, failure, failures = server.ask(request, min(timeout, left)), None, 0
+        except SDKError as error:
+            passing = isinstance(error, TransportError) or error.status_code in (429, 502, 503, 504)
+            failure, failures = error, failures + 1
+            if not passing or (limit is None and failures > 10):
+                raise
+            delay = max(pause, error.retry_after or 0)
+        else:
+            yield response
+            if response.state.is_terminal:
+                return
+        time.sleep(max(0, min(delay, end - time.monotonic())))
+        pause = min(pause * 1.5, 5)
+        left = end - time.monotonic()
+    seen = f"its state is {response.state.state}" if response else "there was no answer"
+    words = f"the job {_line(request.job_id, 99)} has not ended within {limit:g} s: {seen}"
+    raise WaitTimeout(words, response=response) from failure
