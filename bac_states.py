@@ -1050,3 +1050,173 @@ def _answers(server: _Server, request: Any, timeout: Any, limit: Any) -> Iterato
     seen = f"its state is {response.state.state}" if response else "there was no answer"
     words = f"the job {_line(request.job_id, 99)} has not ended within {limit:g} s: {seen}"
     raise WaitTimeout(words, response=response) from failure
+
+
+# ----------------------------------------------------------------------------------- the command
+
+_DEMO_JOB = "9304c616-291f-41ad-b862-54e133c0149e"
+_DEMO_ANSWER = """{"state":{"Nodes":{
+"QmSyJ8VUd4YSPwZFJSJsHmmmmg7sd4BAc2yHY73nisJo86":{"Shards":{"0":{
+"NodeId":"QmSyJ8VUd4YSPwZFJSJsHmmmmg7sd4BAc2yHY73nisJo86","State":"Cancelled",
+"VerificationResult":{},"PublishedResults":{}}}},
+"QmYgxZiySj3MRkwLSL4X2MF5F9f2PMhAE3LV49XkfNL1o3":{"Shards":{"0":{
+"NodeId":"QmYgxZiySj3MRkwLSL4X2MF5F9f2PMhAE3LV49XkfNL1o3","State":"Cancelled",
+"VerificationResult":{},"PublishedResults":{}}}},
+"QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL":{"Shards":{"0":{
+"NodeId":"QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL","State":"Completed",
+"Status":"Got results proposal of length: 0",
+"VerificationResult":{"Complete":true,"Result":true},
+"PublishedResults":{"StorageSource":"IPFS","Name":"job-9304c616-291f-41ad-b862-54e133c0149e
+-shard-0-host-QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL",
+"CID":"QmTVmC7JBD2ES2qGPqBNVWnX1KeEPNrPGb7rJ8cpFgtefe"},
+"RunOutput":{"stdout":"Thu Nov 17 13:32:55 UTC 2022\\n","stdouttruncated":false,
+"stderr":"","stderrtruncated":false,"exitCode":0,"runnerError":""}}}}}}}"""
+
+
+@contextlib.contextmanager
+def _demo_server() -> Iterator[_Server]:
+    """A real server on loopback, which answers as v0.3.17 would, from the documented example."""
+    import http.server
+    import socketserver
+    import threading
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["job_id"]
+            known = asked == _DEMO_JOB
+            text = _DEMO_ANSWER.replace("\n", "") if known else f"Job not found. ID: {asked}"
+            self.send_response(200 if known else 500)
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(f"{text}\n".encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield _Server(f"http://127.0.0.1:{server.server_address[1]}", _OURS, proxies={})
+        finally:
+            server.shutdown()
+
+
+def _table(state: JobState, asked: str) -> str:
+    """A line for the job, and under headings one for each execution."""
+    lines = [
+        "  ".join(
+            _line(part) for part in (state.job_id or asked, state.state, state.status) if part
+        )
+    ]
+    rows = [("NODE", "SHARD", "STATE", "EXIT", "RESULT", "STATUS")]
+    for execution in state.executions:
+        results, output = execution.published_results or StorageSpec(), execution.run_output
+        place = f"ipfs://{results.cid}" if results.cid else results.url
+        if results.s3:
+            place = f"s3://{results.s3.bucket}/{results.s3.key}"
+        code = str(output.exit_code) if output and execution.succeeded else ""
+        shard = str(execution.shard_index)
+        rows.append((execution.node_id, shard, execution.state, code, place, execution.status))
+    columns = [[_line(cell) for cell in column] for column in zip(*rows)]
+    if not any(execution.shard_index for execution in state.executions):
+        del columns[1]
+    widths = [max(map(len, column)) for column in columns]
+    for row in zip(*columns) if state.executions else ():
+        lines.append("  ".join(map(str.ljust, row, widths)).rstrip())
+    return "\n".join(lines)
+
+
+def _write(text: str) -> None:
+    """Writes a line to standard output in its encoding, and finds out whether that worked."""
+    if sys.stdout is None:
+        raise OSError("it is closed")
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError:
+        # The interpreter flushes once more at its end, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def _say(message: str) -> None:
+    if sys.stderr is not None:  # print would then take standard output
+        print(f"bac_states: {_line(message, _MAX_MESSAGE)}", file=sys.stderr, flush=True)
+
+
+def _parser() -> Any:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="bac_states",
+        description="Prints the state of a Bacalhau job.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="exit codes: 0 printed (--wait: the job succeeded), 1 no answer, 2 usage,\n"
+        "  3 --wait: the job ended without success, 124 --wait-timeout passed\n"
+        "environment: BACALHAU_API_HOST, _PORT, _TLS_USETLS, and BACALHAU_API_KEY or\n"
+        "  BACALHAU_API_USERNAME and _PASSWORD; HTTP_PROXY, HTTPS_PROXY, NO_PROXY",
+    )
+    add = parser.add_argument
+    add("job_id", metavar="JOB_ID", nargs="?", help="the job's id, or how it begins")
+    add("--version", action="version", version=f"bac_states {__version__}")
+    add("--server", metavar="URL", help="http(s)://host[:port][/path] (the environment's)")
+    add("--timeout", metavar="S", type=float, default=10.0, help="seconds for one answer (10)")
+    add("--json", action="store_true", help="print a JSON document")
+    add("--wait", action="store_true", help="wait until the job has ended")
+    add("--wait-timeout", metavar="S", type=float, help="wait, for S seconds at the most")
+    add("--demo", action="store_true", help="ask a server of its own about the documented job")
+    return parser
+
+
+def _run(options: Any) -> int:
+    job_id, limit = options.job_id or _DEMO_JOB, options.wait_timeout
+    waits = options.wait or limit is not None
+    with contextlib.ExitStack() as stack:
+        if options.demo:
+            server = stack.enter_context(_demo_server())
+        else:
+            server = _server(options.server, None, None, trusted=True)
+        if not waits:
+            seconds = _usable_seconds("timeout", options.timeout)
+            response = server.ask(_usable_request(job_id), seconds)
+        seen = ""
+        for response in _answers(server, job_id, options.timeout, limit) if waits else ():
+            if seen and response.state.state != seen:
+                _say(f"{_line(job_id)}: {response.state.state}")
+            seen = response.state.state
+    state = response.state
+    answer = {"state": state, "server_version": response.server_version}
+    _write(json.dumps(answer, default=vars, indent=2) if options.json else _table(state, job_id))
+    return 3 if waits and not state.succeeded else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command, as `--help` describes it; returns its exit code."""
+    try:
+        parser = _parser()
+        options = parser.parse_args(argv)
+        if not options.job_id and not options.demo:
+            parser.error("a JOB_ID is missing")
+        return _run(options)
+    except SDKError as error:
+        _say(str(error))
+        return 124 if isinstance(error, WaitTimeout) else 1
+    except ValueError as error:
+        _say(str(error))
+        return 2
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        _say(f"cannot write to standard output: {error}")
+        return 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        import signal
+
+        # By the signal, not by an exit code: so a shell's loop around it ends as well.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
