@@ -53,8 +53,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-    _Plan = dict[str, tuple[str, Any, Any]]
-
 __all__ = [
     "BadRequest",
     "DecodeError",
@@ -86,8 +84,8 @@ _MAX_MESSAGE = 400  # characters of str(error)
 _MAX_PART = 200  # characters of a cell, or of one part of a message
 
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
-_ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error"}
-_ENDED_EXECUTION |= {"AskForBidRejected", "BidRejected", "ResultRejected"}
+_REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
+_ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
 
 
 def _line(text: str, limit: int = _MAX_PART) -> str:
@@ -313,13 +311,10 @@ class StateResponse:
 
 
 # -------------------------------------------------------------------------------------- decoding
-# A plan maps a member's name to its field, and to the JSON type or the function that its value
-# goes through. One function reads every object by a plan: nulls, spellings, paths are dealt with
-# there and nowhere else.
 
 
-class _Mismatch(Exception):
-    """Not as planned. The path grows on the way out, so that a good answer pays nothing."""
+class _Mismatch(ValueError):
+    """Not as it has to be. The path grows on the way out, so that a good answer pays nothing."""
 
     def __init__(self, wanted: str, value: object) -> None:
         super().__init__(f"expected {wanted}, got {type(value).__name__}")
@@ -337,59 +332,55 @@ def _folded(name: object) -> str:
     return str(name).replace("_", "").lower()
 
 
-def _read(plan: _Plan, model: Any, fold: Any, value: Any) -> Any:
-    """Reads an object by a plan; a member that is null is absent, an unknown one is ignored."""
-    if value is None:  # an element of an array or map: an empty record, as in Go
-        value = {}
-    fields = {}
-    try:
-        for key, item in _of_type(dict, value).items():
-            member = plan.get(key) or plan.get(_folded(key))
-            if member is None or item is None:
-                continue
-            field, kind, convert = member
-            if kind is None:
-                fields[field] = convert(item)
-            elif type(item) is kind:
-                fields[field] = item
-            else:
-                raise _Mismatch(kind.__name__, item)
-    except _Mismatch as error:
-        error.path[:0] = [str(key)]
-        raise
-    if fold is not None:
-        fields = fold(fields)
-    return fields if model is None else model(**fields)
+def _record(model: Any, fold: Any = None, fields_of: Any = None, **members: Any) -> Any:
+    """What reads a JSON object: its members as fields, folded, as a model if there is one.
 
-
-def _plan(model: Any, members: dict[str, Any]) -> _Plan:
-    """A model's plan, by the text of its annotations, with the members that are not like them."""
-    kinds: Any = {"str": str, "int": int, "bool": bool}
+    A member is its JSON type, or a function that checks and converts the value, or the name of
+    another field with one of these. Fields of the model not named have the type of their
+    annotation. A null member is absent, an unknown one is ignored.
+    """
+    types: Any = {"str": str, "int": int, "bool": bool}
+    for field in dataclasses.fields(fields_of or model) if fields_of or model else ():
+        members.setdefault(field.name, types.get(field.type))
     plan = {}
-    for field in dataclasses.fields(model) if model else ():
-        members.setdefault(field.name, kinds.get(field.type))
     for name, member in members.items():
         target, convert = member if isinstance(member, tuple) else (name, member)
-        kind = convert if isinstance(convert, type) else None
         pascal = "".join(word.capitalize() for word in name.split("_"))
-        camel, go = pascal[0].lower() + pascal[1:], pascal.replace("Id", "ID")
+        go, camel = pascal.replace("Id", "ID"), pascal[0].lower() + pascal[1:]
         # The usual spellings, since folding them each time would cost more than reading them.
-        for spelling in (_folded(name), name, pascal, camel, go, go.upper()):
-            plan[spelling] = (target, kind, convert)
-    return plan
+        for spelling in (_folded(name), name, pascal, go, go.upper(), camel):
+            plan[spelling] = (target, convert, isinstance(convert, type))
 
+    def read(value: Any) -> Any:
+        if value is None:  # an element of an array or map: an empty record, as in Go
+            value = {}
+        fields = {}
+        _of_type(dict, value)
+        try:
+            for key, item in value.items():
+                member = plan.get(key) or plan.get(_folded(key))
+                if member is not None and item is not None:
+                    target, convert, is_type = member
+                    if not is_type:
+                        item = convert(item)
+                    elif type(item) is not convert:
+                        raise _Mismatch(convert.__name__, item)
+                    fields[target] = item
+        except _Mismatch as error:
+            error.path[:0] = [key]
+            raise
+        fields = fields if fold is None else fold(fields)
+        return fields if model is None else model(**fields)
 
-def _record(model: Any, fold: Any = None, **members: Any) -> Callable[[Any], Any]:
-    """What reads a model, its fields folded first; without a model, what gives folded fields."""
-    return functools.partial(_read, _plan(model, members), model, fold)
+    return read
 
 
 def _each(kind: type, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """What reads an array as a tuple of what its elements are converted to, or a map as a dict."""
+    """What reads an array as a tuple of converted elements, or a map as a dict of them."""
 
     def read(items: Any) -> Any:
-        _of_type(kind, items)
         converted = {}
+        _of_type(kind, items)
         try:
             for key, item in items.items() if kind is dict else enumerate(items):
                 converted[key] = convert(item)
@@ -401,18 +392,13 @@ def _each(kind: type, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return read
 
 
-def _text(value: Any) -> Any:
-    """A text in a map; null is "", as in Go."""
-    return "" if value is None else _of_type(str, value)
-
-
 def _time(value: Any) -> Any:
     """A time as it was sent; Go's zero time is none."""
     return "" if value == "0001-01-01T00:00:00Z" else _of_type(str, value)
 
 
 def _nanoseconds(value: Any) -> str:
-    """The newer API's time, as such a text; zeros at the end are cut, as Go does."""
+    """The newer API's time as such a text; zeros at the end are cut, as Go does."""
     seconds, fraction = divmod(_of_type(int, value), 10**9)
     try:
         moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
@@ -436,7 +422,7 @@ def _desired(state: Any) -> str:
     return _word(_number_or_word(state), ["Pending", "Running", "Stopped"])
 
 
-def _split_status(fields: dict[str, Any]) -> dict[str, Any]:
+def _fold_status(fields: dict[str, Any]) -> dict[str, Any]:
     # v1.0.4 to v1.4.0 join two messages by ". " even where one is empty, and leave a DesiredState
     # of 0 out. Older servers always send a VerificationResult, these never do.
     if "verification_result" not in fields and ". " in fields.get("status", ""):
@@ -446,7 +432,11 @@ def _split_status(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 _s3 = _record(S3StorageSpec, checksum_sha256=("checksum", str))
-_storage = _record(StorageSpec, s3=_s3, metadata=_each(dict, _text))
+_storage = _record(
+    StorageSpec,
+    s3=_s3,
+    metadata=_each(dict, lambda text: "" if text is None else _of_type(str, text)),
+)
 _run_output = _record(RunCommandResult, error_msg=("runner_error", str))
 _EXECUTION = {
     "execution_id": ("compute_reference", str),  # v0.3.17 to v0.3.19
@@ -457,7 +447,7 @@ _EXECUTION = {
     "create_time": _time,
     "update_time": _time,
 }
-_executions = _each(list, _record(ExecutionState, _split_status, **_EXECUTION))
+_executions = _each(list, _record(ExecutionState, _fold_status, **_EXECUTION))
 
 # The eras of the operation's own document: shards under nodes up to v0.3.19, executions under
 # shards up to v0.3.23, and since then a list of executions, into which the others are folded.
@@ -471,49 +461,41 @@ def _fold_state(fields: dict[str, Any]) -> dict[str, Any]:
     nodes, shards = fields.pop("nodes", None), fields.pop("shards", {})
     for shard in shards.values():
         fields["executions"] = fields.get("executions", ()) + shard.get("executions", ())
-    if nodes is None and (fields or shards):
-        return fields
-    executions = _fold_nodes(nodes or {})  # {} is all that is sent before anything has happened
-    return {"executions": executions, "state": _state_of({shard.state for shard in executions})}
+    # {} is all that is sent before anything has happened.
+    return fields if nodes is None and (fields or shards) else _fold_nodes(nodes or {})
 
 
-def _fold_nodes(nodes: dict[Any, Any]) -> tuple[ExecutionState, ...]:
-    """The shards of all nodes, with what their keys alone tell."""
+def _fold_nodes(nodes: dict[Any, Any]) -> dict[str, Any]:
+    """The shards of all nodes, with what only their keys tell, and the job's state by theirs."""
     shards = []
-    states = _SHARD_STATES_V0_2_6
+    words = _SHARD_STATES_V0_2_6
     for node_id, node in nodes.items():
         for index, shard in node.get("shards", {}).items():
             if not re.fullmatch("[0-9]{1,9}", str(index)):
                 raise _Mismatch("a number as a shard's key", index)
             if shard.get("shard_index") == 0:  # left out from v0.2.6 on
-                states = _SHARD_STATES
+                words = _SHARD_STATES
             shard["shard_index"] = shard.get("shard_index") or int(index)
             shard["node_id"] = shard.get("node_id") or str(node_id)
             shards.append(shard)
     for shard in shards:
-        shard["state"] = _word(shard.get("state", ""), states)
-    return tuple(ExecutionState(**shard) for shard in shards)
+        shard["state"] = _word(shard.get("state", ""), words)
+    states = {shard["state"] for shard in shards}
+    # Cancelled says that a node's bid has ended; losers may stay Bidding for ever (v0.3.18).
+    if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
+        state = "InProgress"
+    elif states & {"Error", "Completed"}:
+        state = "Error" if "Error" in states else "Completed"
+    else:
+        state = "InProgress" if "Bidding" in states else "New"
+    return {"executions": tuple(ExecutionState(**shard) for shard in shards), "state": state}
 
 
-def _state_of(shards: set[str]) -> str:
-    """A job's state by its shards', where servers send none.
-
-    A node's Cancelled says that its bid ended, and losers may stay Bidding for ever (v0.3.18).
-    """
-    if shards - {"", "Bidding", "Cancelled", "Error", "Completed"}:
-        return "InProgress"
-    for ended in ("Error", "Completed"):
-        if ended in shards:
-            return ended
-    return "InProgress" if "Bidding" in shards else "New"
-
-
-_SHARD = _plan(ExecutionState, {**_EXECUTION, "state": _number_or_word})
-_shards = _each(dict, functools.partial(_read, _SHARD, None, None))
+_shard = _record(None, None, ExecutionState, **{**_EXECUTION, "state": _number_or_word})
 _state = _record(
     JobState,
     _fold_state,
-    nodes=_each(dict, _record(None, shards=_shards)),
+    nodes=_each(dict, _record(None, shards=_each(dict, _shard))),
     shards=_each(dict, _record(None, executions=_executions)),
     executions=_executions,
     create_time=_time,
@@ -549,87 +531,45 @@ def _fold_results(fields: dict[str, Any]) -> StorageSpec:
 
 
 def _fold_execution(fields: dict[str, Any]) -> dict[str, Any]:
-    """All but the meaning of the state's number: the release tells."""
-    compute, desired = fields.pop("compute_state", {}), fields.pop("desired_state", {})
+    """All but the meaning of the state's number, which depends on the release."""
+    compute, desired = fields.pop("compute", {}), fields.pop("desired", {})
     messages = (compute.get("message"), desired.get("message"))
     fields["status"] = ". ".join(message for message in messages if message)
-    fields["state"] = compute.get("state_type", "")
-    fields["desired_state"] = _desired(desired.get("state_type", ""))
+    fields["state"] = compute.get("state", "")
+    fields["desired_state"] = _desired(desired.get("state", ""))
     return fields
 
 
-def _fold_job(fields: dict[str, Any]) -> dict[str, Any]:
-    state = fields.pop("state", {})
-    word = state.get("state_type", "")
-    return {**fields, "state": _JOB_STATES.get(word, word), "status": state.get("message", "")}
-
-
-_compute_state = _record(None, state_type=_number_or_word, message=str)
-_newer_execution = _record(
-    None,
-    _fold_execution,
-    id=("compute_reference", str),
-    job_id=str,
-    node_id=str,
-    compute_state=_compute_state,
-    desired_state=_compute_state,
-    published_result=("published_results", _record(None, _fold_results, type=str, params=dict)),
-    run_output=_run_output,
-    revision=("version", int),
-    create_time=_nanoseconds,
-    modify_time=("update_time", _nanoseconds),
+_newer_state = _record(None, state_type=("state", _number_or_word), message=str)
+_newer_executions = _each(
+    list,
+    _record(
+        None,
+        _fold_execution,
+        id=("compute_reference", str),
+        job_id=str,
+        node_id=str,
+        compute_state=("compute", _newer_state),
+        desired_state=("desired", _newer_state),
+        published_result=("published_results", _record(None, _fold_results, type=str, params=dict)),
+        run_output=_run_output,
+        revision=("version", int),
+        create_time=_nanoseconds,
+        modify_time=("update_time", _nanoseconds),
+    ),
 )
 _newer_job = _record(
     None,
-    _fold_job,
+    lambda fields: {**fields.pop("state", {}), **fields},
     id=("job_id", str),
     name=str,
-    state=_record(None, state_type=str, message=str),
+    state=_record(None, state_type=("state", str), message=("status", str)),
     revision=("version", int),
     create_time=_nanoseconds,
     modify_time=("update_time", _nanoseconds),
 )
-_newer_executions = _each(list, _newer_execution)
 _listing = _record(None, items=_newer_executions, executions=("items", _newer_executions))
 _document = _record(None, state=_state, job=_newer_job, executions=_listing)
-
-
-def _state_in(document: Any, server_version: str, asked: str) -> JobState:
-    """The state in a document of any release, which has to be about the job asked for."""
-    found = _document(document)
-    job = found.get("job", {})
-    name = job.pop("name", "")
-    if "state" in found:
-        state: JobState = found["state"]
-    elif "job" in found:
-        words = _compute_states(server_version)
-        executions = found.get("executions", {}).get("items", ())
-        for fields in executions:
-            fields["state"] = _word(fields["state"], words)
-        state = JobState(executions=tuple(ExecutionState(**f) for f in executions), **job)
-    else:
-        raise _Mismatch("a state or a Job in it", document)
-    if state.job_id and not state.job_id.startswith(asked) and name != asked:
-        raise ValueError(f"it is about the job {_line(state.job_id)}")
-    return state
-
-
-def _decode(document: Any, server_version: str, asked: str = "", **details: Any) -> StateResponse:
-    where = _line(details.get("url", "the document"))
-    try:
-        if isinstance(document, (bytes, bytearray)):
-            document = document.decode("utf-8-sig")
-        if isinstance(document, str):
-            # int refuses what json would let pass: NaN and Infinity.
-            document = json.loads(document[document.startswith("\ufeff") :], parse_constant=int)
-        return StateResponse(_state_in(document, server_version, asked), server_version, document)
-    except _Mismatch as error:
-        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.path)[1:]
-        words = f"no state of a job in {where}: {path or 'document'}: {error}"
-        raise DecodeError(words, path=path, **details) from error
-    except (ValueError, RecursionError) as error:
-        words = f"no state of a job in {where}: {type(error).__name__}: {error}"
-        raise DecodeError(words, **details) from error
 
 
 def decode(document: object, *, server_version: str = "") -> StateResponse:
@@ -640,18 +580,49 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     return _decode(document, server_version)
 
 
+def _decode(document: Any, server_version: str, asked: str = "", **details: Any) -> StateResponse:
+    """Decodes an answer, which has to be about the job asked for; `details` are for the error."""
+    try:
+        if isinstance(document, (bytes, bytearray)):
+            document = document.decode("utf-8-sig")
+        if isinstance(document, str):
+            # int refuses what json would let pass: NaN and Infinity.
+            document = json.loads(document[document.startswith("\ufeff") :], parse_constant=int)
+        found = _document(document)
+        name = None
+        if "state" in found:
+            state = found["state"]
+        elif "job" in found:
+            job, words = found["job"], _compute_states(server_version)
+            name, word = job.pop("name", None), job.get("state", "")
+            job["state"] = _JOB_STATES.get(word, word)
+            executions = found.get("executions", {}).get("items", ())
+            for fields in executions:
+                fields["state"] = _word(fields["state"], words)
+            state = JobState(executions=tuple(ExecutionState(**f) for f in executions), **job)
+        else:
+            raise _Mismatch("a state or a Job in it", document)
+        if state.job_id and not state.job_id.startswith(asked) and name != asked:
+            raise ValueError(f"it is about the job {_line(state.job_id)}")
+    except (ValueError, RecursionError) as error:
+        steps: Any = getattr(error, "path", [])
+        path = "".join(f"[{step}]" if type(step) is int else f".{step}" for step in steps)[1:]
+        source = _line(details.get("url", "the document"))
+        message = f"{source} holds no state of a job: {path}{path and ': '}{error}"
+        raise DecodeError(message, path=path, **details) from error
+    return StateResponse(state, server_version, document)
+
+
 # ------------------------------------------------------------------------------------- transport
 # urllib with what it lacks: a deadline for the whole call, a cap, strict framing, no redirects.
 
-_LOWER_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
-
 
 def _left(deadline: float) -> float:
-    """The seconds left to a deadline, as a socket takes them: 24 days at the most."""
+    """The seconds left to a deadline."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise socket.timeout("timed out")
-    return min(left, 2e6)
+    return left
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -713,7 +684,7 @@ class _Response(http.client.HTTPResponse):
     def excerpt(self) -> bytearray:
         """The beginning of an error answer's body, or what can be had of it."""
         body = bytearray()
-        with contextlib.suppress(*_LOWER_ERRORS):
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, OverflowError):
             self._read_to(body, _MAX_EXCERPT)
         return body
 
@@ -734,18 +705,18 @@ class _Connection(http.client.HTTPConnection):
         self.response_class = functools.partial(_Response, deadline=timeout)  # type: ignore
 
     def _dial(self, address: tuple[str, int], *_: Any) -> socket.socket:
-        """Connects to the first address that answers; all share the time that is left."""
+        """Connects to the first address that answers; they share the time that is left."""
+        failure = OSError("the host has no address")
         found: Any = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-        for tried, (*_, where) in enumerate(found, 1):
+        for untried, (*_, where) in zip(range(len(found), 0, -1), found):
             try:
-                share = _left(self._deadline) / (len(found) - tried + 1)
-                sock = socket.create_connection(where[:2], share)
-                sock.settimeout(_left(self._deadline))
+                sock = socket.create_connection(where[:2], _left(self._deadline) / untried)
+            except OSError as error:
+                failure = error
+            else:
+                sock.settimeout(max(self._deadline - time.monotonic(), 0.001))  # TLS goes on
                 return sock
-            except OSError:
-                if tried == len(found):
-                    raise
-        raise OSError("the host has no address")
+        raise failure
 
     def send(self, data: Any) -> None:
         if self.sock is not None:
@@ -785,33 +756,26 @@ _OURS = {
     "Content-Type": "application/json",
     "User-Agent": f"bac_states/{__version__}",
 }
-_JOB_STORE = re.compile(
-    r'"Component"\s*:\s*"JobStore"'
-)  # v1.5.0+: no such job; else: no such route
-_said = _record(
-    None,
-    message=str,
-    error=str,
-    details=_record(None, lambda details: details.get("reason"), reason=str),
-)
+_FRAMING = "connection|content-length|expect|te|trailer|transfer-encoding|upgrade"  # ours as well
+_JOB_STORE = re.compile(r'"Component"\s*:\s*"JobStore"')  # in a 404 for the job, from v1.5.0 on
+_reason = _record(None, lambda details: details.get("reason"), reason=str)
+_said = _record(None, message=str, error=str, details=_reason)
 
 
 class _Server:
     """A server to ask: its URL, the headers that it gets, and the opener that reaches it."""
 
-    def __init__(
-        self, url: str, headers: Any, ssl_context: Any = None, proxies: Any = None
-    ) -> None:
+    def __init__(self, url: str, headers: Any, context: Any = None, proxies: Any = None) -> None:
         self._url = url
         self._headers = headers
         self._routes = list(_ROUTES)
         self._opener = urllib.request.OpenerDirector()
         self._opener.add_handler(urllib.request.ProxyHandler(proxies))
-        self._opener.add_handler(_Handler(ssl_context))
+        self._opener.add_handler(_Handler(context))
 
     def ask(self, request: StateRequest, timeout: float) -> StateResponse:
         """Asks on one route after the other; one that answered is the first from then on."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + min(timeout, 2e6)  # sockets wait for 24 days at the most
         missing: list[SDKError] = []
         for route in list(self._routes):
             try:
@@ -933,54 +897,40 @@ def _environment() -> tuple[str, str, dict[str, str]]:
     return host, port, {}
 
 
-def _server(server_url: Any, headers: Any, ssl_context: Any, trusted: bool = False) -> _Server:
-    """The server of the arguments, and what it is sent.
-
-    Credentials of the environment are for the server of the environment, and for one that was
-    named by whoever set the environment (`trusted`).
-    """
+def _server(server_url: Any, headers: Any, ssl_context: Any = None) -> _Server:
+    """The server that the arguments name, and what is sent to it."""
     url, port, credentials = _environment()
     if server_url is None:
         url = _usable_url("the server of BACALHAU_API_HOST and _PORT", url, port or "1234")
-    elif isinstance(server_url, str):
-        url = _usable_url("server_url", server_url)
-        credentials = credentials if trusted else {}
+        headers = {**credentials, **(headers or {})}  # of the environment, for its server only
     else:
-        raise TypeError("server_url has to be text")
+        url = _usable_url("server_url", server_url)
     if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
         raise TypeError("ssl_context has to be an ssl.SSLContext")
     sent = {}
-    for name, value in {**credentials, **(headers or {})}.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError("names and values of headers have to be text")
+    for name, value in (headers or {}).items():
         if not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII):
             raise ValueError("the name of a header has to be a token")
         if not re.fullmatch(r"[\t -~\xa0-\xff]*", value):
             raise ValueError(f"the header {name} has to be one line of Latin-1 text")
-        if not re.fullmatch(
-            "Connection|Content-Length|Expect|Te|Trailer|Transfer-Encoding|Upgrade", name.title()
-        ):
+        if not re.fullmatch(_FRAMING, name, re.IGNORECASE):
             sent[name.title()] = value
     return _Server(url, {**sent, **_OURS}, ssl_context)
 
 
-def _usable_request(request: Any) -> StateRequest:
-    if isinstance(request, str):
-        request = StateRequest(request)
-    if not isinstance(request, StateRequest):
-        raise TypeError("request has to be a job id or a StateRequest")
-    job_id, client_id = request.job_id, request.client_id
-    if not isinstance(job_id, str) or not isinstance(client_id, str):
-        raise TypeError("job_id and client_id have to be text")
-    if not (1 <= len(job_id) <= 1000 and job_id.isprintable()) or job_id in (".", ".."):
-        raise ValueError("job_id has to be 1 to 1000 printable characters, and not . or ..")
-    if len(client_id) > 1000:
-        raise ValueError("client_id has to be at most 1000 characters")
+def _usable_request(request: str | StateRequest) -> StateRequest:
+    request = request if isinstance(request, StateRequest) else StateRequest(request)
+    if not re.fullmatch("(?s).{1,1000}", request.job_id) or not request.job_id.isprintable():
+        raise ValueError("job_id has to be 1 to 1000 printable characters")
+    if request.job_id in (".", ".."):
+        raise ValueError("job_id cannot be . or ..")
+    if not re.fullmatch("(?s).{0,1000}", request.client_id):
+        raise ValueError("client_id has to be 1000 characters at the most")
     return request
 
 
-def _usable_seconds(name: str, seconds: Any) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+def _usable_seconds(name: str, seconds: float) -> float:
+    if isinstance(seconds, bool):
         raise TypeError(f"{name} has to be a number of seconds")
     if not 0 < seconds < float("inf"):
         raise ValueError(f"{name} has to be a finite number of seconds above 0")
@@ -1019,8 +969,9 @@ def wait(
     Goes on without an answer and after 429, 502, 503 and 504, but where there is no `limit` only
     ten times in a row. Raises WaitTimeout after `limit` seconds, and all that `get` raises.
     """
-    *_, last = _answers(_server(server_url, headers, ssl_context), request, timeout, limit)
-    return last
+    for response in _answers(_server(server_url, headers, ssl_context), request, timeout, limit):
+        pass
+    return response
 
 
 def _answers(server: _Server, request: Any, timeout: Any, limit: Any) -> Iterator[StateResponse]:
@@ -1104,9 +1055,7 @@ def _demo_server() -> Iterator[_Server]:
 def _table(state: JobState, asked: str) -> str:
     """A line for the job, and under headings one for each execution."""
     lines = [
-        "  ".join(
-            _line(part) for part in (state.job_id or asked, state.state, state.status) if part
-        )
+        "  ".join(map(_line, filter(None, (state.job_id or asked, state.state, state.status))))
     ]
     rows = [("NODE", "SHARD", "STATE", "EXIT", "RESULT", "STATUS")]
     for execution in state.executions:
@@ -1175,7 +1124,7 @@ def _run(options: Any) -> int:
         if options.demo:
             server = stack.enter_context(_demo_server())
         else:
-            server = _server(options.server, None, None, trusted=True)
+            server = _server(options.server, _environment()[2])
         if not waits:
             seconds = _usable_seconds("timeout", options.timeout)
             response = server.ask(_usable_request(job_id), seconds)
