@@ -53,29 +53,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-__all__ = [
-    "BadRequest",
-    "DecodeError",
-    "ExecutionState",
-    "InternalServerError",
-    "JobNotFound",
-    "JobState",
-    "NodeState",
-    "RunCommandResult",
-    "S3StorageSpec",
-    "SDKError",
-    "StateRequest",
-    "StateResponse",
-    "StorageSpec",
-    "TransportError",
-    "TransportTimeout",
-    "VerificationResult",
-    "WaitTimeout",
-    "decode",
-    "get",
-    "main",
-    "wait",
-]
+__all__ = ["get", "wait", "decode", "main"]
+__all__ += ["StateRequest", "StateResponse", "JobState", "NodeState", "ExecutionState"]
+__all__ += ["VerificationResult", "StorageSpec", "S3StorageSpec", "RunCommandResult"]
+__all__ += ["SDKError", "BadRequest", "InternalServerError", "JobNotFound", "TransportError"]
+__all__ += ["TransportTimeout", "WaitTimeout", "DecodeError"]
 __version__ = "1.0.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer of 10,000 executions has 6 MB
@@ -728,20 +710,16 @@ class _SecureConnection(_Connection, http.client.HTTPSConnection):
     pass
 
 
-class _Handler(urllib.request.AbstractHTTPHandler):
-    """Opens http and https; nothing follows redirects, or opens files."""
-
-    def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
-        super().__init__()
-        self._ssl_context = ssl_context
-
-    def http_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(_Connection, request)  # type: ignore[arg-type]
-
-    def https_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(_SecureConnection, request, context=self._ssl_context)  # type: ignore[arg-type]
-
-    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+def _opener(ssl_context: ssl.SSLContext | None, proxies: Any) -> urllib.request.OpenerDirector:
+    """What opens http and https; it has no handler for redirects, files, or statuses as errors."""
+    handler: Any = urllib.request.AbstractHTTPHandler()
+    handler.http_open = functools.partial(handler.do_open, _Connection)
+    handler.https_open = functools.partial(handler.do_open, _SecureConnection, context=ssl_context)
+    handler.http_request = handler.https_request = handler.do_request_
+    opener = urllib.request.OpenerDirector()
+    opener.add_handler(urllib.request.ProxyHandler(proxies))
+    opener.add_handler(handler)
+    return opener
 
 
 # ---------------------------------------------------------------------------------------- asking
@@ -769,9 +747,7 @@ class _Server:
         self._url = url
         self._headers = headers
         self._routes = list(_ROUTES)
-        self._opener = urllib.request.OpenerDirector()
-        self._opener.add_handler(urllib.request.ProxyHandler(proxies))
-        self._opener.add_handler(_Handler(context))
+        self._opener = _opener(context, proxies)
 
     def ask(self, request: StateRequest, timeout: float) -> StateResponse:
         """Asks on one route after the other; one that answered is the first from then on."""
@@ -836,9 +812,8 @@ def _refusal(response: _Response, url: str, body: str) -> SDKError:
     """The error that an answer is, by its status."""
     status, headers = response.status, response.headers
     kind = {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
-    if status == 500 and re.search("job not found|no job found", body, re.IGNORECASE):
-        kind = JobNotFound
-    if status == 404 and _JOB_STORE.search(body):
+    unknown = {500: re.search("(?i)job not found|no job found", body), 404: _JOB_STORE.search(body)}
+    if unknown.get(status):
         kind = JobNotFound
     words = body.strip() or response.reason
     with contextlib.suppress(_Mismatch, ValueError, RecursionError):  # text up to v1.0.3
