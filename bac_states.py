@@ -327,11 +327,7 @@ def _record(model: Any, fold: Any = None, fields_of: Any = None, **members: Any)
     plan = {}
     for name, member in members.items():
         target, convert = member if isinstance(member, tuple) else (name, member)
-        pascal = "".join(word.capitalize() for word in name.split("_"))
-        go, camel = pascal.replace("Id", "ID"), pascal[0].lower() + pascal[1:]
-        # The usual spellings, since folding them each time would cost more than reading them.
-        for spelling in (_folded(name), name, pascal, go, go.upper(), camel):
-            plan[spelling] = (target, convert, isinstance(convert, type))
+        plan[_folded(name)] = (target, convert, isinstance(convert, type))
 
     def read(value: Any) -> Any:
         if value is None:  # an element of an array or map: an empty record, as in Go
@@ -340,14 +336,19 @@ def _record(model: Any, fold: Any = None, fields_of: Any = None, **members: Any)
         _of_type(dict, value)
         try:
             for key, item in value.items():
-                member = plan.get(key) or plan.get(_folded(key))
-                if member is not None and item is not None:
-                    target, convert, is_type = member
-                    if not is_type:
-                        item = convert(item)
-                    elif type(item) is not convert:
-                        raise _Mismatch(convert.__name__, item)
-                    fields[target] = item
+                member = plan.get(key)
+                if member is None:
+                    member = plan.get(_folded(key))
+                    if member is not None and len(plan) < 99 and len(key) < 99:
+                        plan[key] = member  # folding a usual spelling each time would cost
+                if member is None or item is None:
+                    continue
+                target, convert, is_type = member
+                if not is_type:
+                    item = convert(item)
+                elif type(item) is not convert:
+                    raise _Mismatch(convert.__name__, item)
+                fields[target] = item
         except _Mismatch as error:
             error.path[:0] = [key]
             raise
@@ -735,7 +736,7 @@ _OURS = {
     "User-Agent": f"bac_states/{__version__}",
 }
 _FRAMING = "connection|content-length|expect|te|trailer|transfer-encoding|upgrade"  # ours as well
-_JOB_STORE = re.compile(r'"Component"\s*:\s*"JobStore"')  # in a 404 for the job, from v1.5.0 on
+_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 for the job, from v1.5.0 on
 _reason = _record(None, lambda details: details.get("reason"), reason=str)
 _said = _record(None, message=str, error=str, details=_reason)
 
@@ -812,7 +813,10 @@ def _refusal(response: _Response, url: str, body: str) -> SDKError:
     """The error that an answer is, by its status."""
     status, headers = response.status, response.headers
     kind = {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
-    unknown = {500: re.search("(?i)job not found|no job found", body), 404: _JOB_STORE.search(body)}
+    unknown = {
+        500: re.search("(?i)job not found|no job found", body),
+        404: re.search(_JOB_STORE, body),
+    }
     if unknown.get(status):
         kind = JobNotFound
     words = body.strip() or response.reason
@@ -837,24 +841,19 @@ def _is_missing(route: tuple[str, str], error: SDKError) -> bool:
     """Whether the server lacks the route, rather than the job."""
     if error.status_code in (403, 500):  # so say servers with users, v1.7+, of what they removed
         return route == _ROUTES[0] and "capability" in error.body
-    return error.status_code in (404, 405, 410) and not _JOB_STORE.search(error.body)
-
-
-_URL = re.compile(
-    r"(https?)://([a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?|\[[0-9a-f:.]+\])"
-    r"(?::([0-9]{1,5}))?(/[!-~]*)?",
-    re.ASCII | re.IGNORECASE,
-)
+    return error.status_code in (404, 405, 410) and not re.search(_JOB_STORE, error.body)
 
 
 def _usable_url(name: str, url: str, port: str = "") -> str:
     """A URL that can be asked; what is wrong with it is told without it: it may hold a password."""
-    parts = _URL.fullmatch(url)
-    if parts and not re.search(r"[?#\\]", url):
-        port = parts[3] or port
-        if not port or (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
-            return f"{parts[1]}://{parts[2]}{port and ':'}{port}{parts[4] or ''}".rstrip("/")
-    raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
+    host = r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[\da-f:.]+\]"
+    path = r"/[!\"$->@-[\]-~]*"  # what prints, but ? # and \
+    pattern = rf"(https?)://({host})(?::(\d{{1,5}}))?({path})?"
+    parts = re.fullmatch(pattern, url, re.ASCII | re.IGNORECASE)
+    port = (parts and parts[3]) or port
+    if not parts or (port and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536)):
+        raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
+    return f"{parts[1]}://{parts[2]}{port and ':'}{port}{parts[4] or ''}".rstrip("/")
 
 
 def _environment() -> tuple[str, str, dict[str, str]]:
