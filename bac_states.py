@@ -317,9 +317,7 @@ def _folded(name: object) -> str:
 def _record(model: Any, fold: Any = None, fields_of: Any = None, **members: Any) -> Any:
     """What reads a JSON object: its members as fields, folded, as a model if there is one.
 
-    A member is its JSON type, or a function that checks and converts the value, or the name of
-    another field with one of these. Fields of the model not named have the type of their
-    annotation. A null member is absent, an unknown one is ignored.
+    A member is its type, or what checks and converts it; or the field's name with one of these.
     """
     types: Any = {"str": str, "int": int, "bool": bool}
     for field in dataclasses.fields(fields_of or model) if fields_of or model else ():
@@ -563,8 +561,10 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     return _decode(document, server_version)
 
 
-def _decode(document: Any, server_version: str, asked: str = "", **details: Any) -> StateResponse:
-    """Decodes an answer, which has to be about the job asked for; `details` are for the error."""
+def _decode(
+    document: Any, server_version: str, asked: str = "", fail: Any = DecodeError
+) -> StateResponse:
+    """Decodes an answer, which has to be about the job asked for, or fails."""
     try:
         if isinstance(document, (bytes, bytearray)):
             document = document.decode("utf-8-sig")
@@ -590,9 +590,7 @@ def _decode(document: Any, server_version: str, asked: str = "", **details: Any)
     except (ValueError, RecursionError) as error:
         steps: Any = getattr(error, "path", [])
         path = "".join(f"[{step}]" if type(step) is int else f".{step}" for step in steps)[1:]
-        source = _line(details.get("url", "the document"))
-        message = f"{source} holds no state of a job: {path}{path and ': '}{error}"
-        raise DecodeError(message, path=path, **details) from error
+        raise fail(f"no state of a job: {path}{path and ': '}{error}", path=path) from error
     return StateResponse(state, server_version, document)
 
 
@@ -745,8 +743,10 @@ class _Server:
     """A server to ask: its URL, the headers that it gets, and the opener that reaches it."""
 
     def __init__(self, url: str, headers: Any, context: Any = None, proxies: Any = None) -> None:
+        proxies = urllib.request.getproxies() if proxies is None else proxies
         self._url = url
         self._headers = headers
+        self._secrets = _secrets(headers, proxies)
         self._routes = list(_ROUTES)
         self._opener = _opener(context, proxies)
 
@@ -758,7 +758,6 @@ class _Server:
             try:
                 response = self._ask(*route, request, deadline)
             except SDKError as error:
-                self._redact(error)
                 if not _is_missing(route, error):
                     raise
                 missing.append(error)
@@ -781,60 +780,78 @@ class _Server:
                 raise OSError("the environment names a proxy of an unknown kind")
             with response:
                 body = response.whole() if response.status == 200 else response.excerpt()
-        except (ValueError, OverflowError, http.client.InvalidURL):
-            # The server's URL is checked; a proxy's may hold a password, which stays untold.
-            raise TransportError(f"no answer from {_line(url)}: unusable proxy", url=url) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            late = isinstance(reason, (socket.timeout, TimeoutError))
-            words = "not in time" if late else f"{type(reason).__name__}: {reason}"
-            kind = TransportTimeout if late else TransportError
-            raise kind(f"no complete answer from {_line(url)}: {words}", url=url) from error
-        text = body[:_MAX_EXCERPT].decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
+            raise self._no_answer(url, error) from error
+        # Twice of what is kept, for what is hidden in it has to be found whole.
+        text = body[: 2 * _MAX_EXCERPT].decode("utf-8", "replace")
+        details = {"status_code": response.status, "url": url, "body": text}
         if response.status != 200:
-            raise _refusal(response, url, text)
+            raise self._refusal(response, **details)
+
+        def fail(message: str, path: str) -> SDKError:
+            message = f"the answer of {_line(url)} is {message}"
+            return self._error(DecodeError, message, path=path, **details)
+
         version = response.headers.get("X-Bacalhau-Git-Version", "")
-        return _decode(body, version, request.job_id, status_code=200, url=url, body=text)
+        return _decode(body, version, request.job_id, fail)
 
-    def _redact(self, error: SDKError) -> None:
-        """Takes the caller's credentials out of an error, in case the server echoed them."""
-        for name, value in self._headers.items():
-            if re.search("auth|cookie|key|secret|token", name, re.IGNORECASE):
-                secrets = [value, value.split(" ", 1)[-1]]
-                with contextlib.suppress(ValueError):  # it is no user:password
-                    secrets.append(base64.b64decode(secrets[1]).decode().partition(":")[2])
-                for secret in filter(None, secrets):
-                    error.message = error.message.replace(secret, "***")
-                    error.body = error.body.replace(secret, "***")
-        error.args = (error.message,)
+    def _no_answer(self, url: str, error: Exception) -> SDKError:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, (socket.timeout, TimeoutError)):
+            return self._error(TransportTimeout, f"no answer in time from {_line(url)}", url=url)
+        words = f"{type(reason).__name__}: {reason}"
+        if not isinstance(error, (OSError, http.client.HTTPException)) or isinstance(
+            error, http.client.InvalidURL
+        ):
+            # The server's URL was checked, so it is a proxy's, which may be quoted with a password.
+            words, error.args = f"unusable proxy ({type(error).__name__})", ()
+        return self._error(TransportError, f"no answer from {_line(url)}: {words}", url=url)
+
+    def _refusal(self, response: _Response, status_code: int, url: str, body: str) -> SDKError:
+        """The error that an answer is, by its status."""
+        kind = {400: BadRequest, 500: InternalServerError}.get(status_code, SDKError)
+        unknown = {500: "(?i)job not found|no job found", 404: _JOB_STORE}.get(status_code)
+        if unknown and re.search(unknown, body):
+            kind = JobNotFound
+        words = body.strip() or response.reason
+        with contextlib.suppress(_Mismatch, ValueError, RecursionError):  # text up to v1.0.3
+            said = _said(json.loads(body))
+            message, error = said.get("message", ""), said.get("error", "")
+            parts = (message, "" if message and message in error else error, said.get("details"))
+            words = ": ".join(filter(None, parts)) or words
+        if 300 <= status_code < 400:
+            words = f"redirect to {response.headers.get('Location')}, which is not followed"
+        seconds = re.fullmatch("[0-9]{1,9}", response.headers.get("Retry-After", "").strip())
+        return self._error(
+            kind,
+            f"HTTP {status_code} from {_line(url)}: {words}",
+            body,
+            url=url,
+            status_code=status_code,
+            retry_after=int(seconds[0]) if seconds else None,
+        )
+
+    def _error(self, kind: Any, message: str, body: str = "", **details: Any) -> SDKError:
+        """An error that repeats no credential, whatever was echoed."""
+        for secret in self._secrets:
+            message, body = message.replace(secret, "***"), body.replace(secret, "***")
+        error: SDKError = kind(message, body=body[:_MAX_EXCERPT], **details)
+        return error
 
 
-def _refusal(response: _Response, url: str, body: str) -> SDKError:
-    """The error that an answer is, by its status."""
-    status, headers = response.status, response.headers
-    kind = {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
-    unknown = {
-        500: re.search("(?i)job not found|no job found", body),
-        404: re.search(_JOB_STORE, body),
-    }
-    if unknown.get(status):
-        kind = JobNotFound
-    words = body.strip() or response.reason
-    with contextlib.suppress(_Mismatch, ValueError, RecursionError):  # text up to v1.0.3
-        said = _said(json.loads(body))
-        message, error = said.get("message", ""), said.get("error", "")
-        parts = (message, "" if message and message in error else error, said.get("details"))
-        words = ": ".join(filter(None, parts)) or words
-    if 300 <= status < 400:
-        words = f"it redirects to {headers.get('Location')}, which is not followed"
-    seconds = re.fullmatch("[0-9]{1,9}", headers.get("Retry-After", "").strip())
-    return kind(
-        f"HTTP {status} from {_line(url)}: {words}",
-        status_code=status,
-        body=body,
-        url=url,
-        retry_after=int(seconds[0]) if seconds else None,
-    )
+def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
+    """The credentials that are sent to a server and its proxies, whole and in parts."""
+    sent = [v for k, v in headers.items() if re.search("(?i)auth|cookie|key|secret|token", k)]
+    for proxy in proxies.values():
+        if "@" in proxy:
+            pair = urllib.parse.unquote(proxy.rpartition("@")[0].rpartition("/")[2])
+            sent.append("Basic " + base64.b64encode(os.fsencode(pair)).decode())
+    secrets = []
+    for value in sent:
+        secrets += [value, *re.split("[ ;,=]+", value)[1:]]
+        with contextlib.suppress(ValueError):  # it is no user:password
+            secrets.append(base64.b64decode(value.split(" ")[-1]).decode().partition(":")[2])
+    return sorted(filter(None, secrets), key=len, reverse=True)
 
 
 def _is_missing(route: tuple[str, str], error: SDKError) -> bool:
@@ -882,7 +899,7 @@ def _server(server_url: Any, headers: Any, ssl_context: Any = None) -> _Server:
     if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
         raise TypeError("ssl_context has to be an ssl.SSLContext")
     sent = {}
-    for name, value in (headers or {}).items():
+    for name, value in {**(headers or {})}.items():
         if not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII):
             raise ValueError("the name of a header has to be a token")
         if not re.fullmatch(r"[\t -~\xa0-\xff]*", value):
@@ -904,7 +921,7 @@ def _usable_request(request: str | StateRequest) -> StateRequest:
 
 
 def _usable_seconds(name: str, seconds: float) -> float:
-    if isinstance(seconds, bool):
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{name} has to be a number of seconds")
     if not 0 < seconds < float("inf"):
         raise ValueError(f"{name} has to be a finite number of seconds above 0")
