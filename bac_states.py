@@ -37,6 +37,7 @@ import datetime
 import functools
 import http.client
 import io
+import itertools
 import json
 import os
 import re
@@ -440,10 +441,11 @@ _SHARD_STATES_V0_2_6 = " Bidding Waiting Running Verifying Cancelled Error Compl
 
 def _fold_state(fields: dict[str, Any]) -> dict[str, Any]:
     nodes, shards = fields.pop("nodes", None), fields.pop("shards", {})
-    for shard in shards.values():
-        fields["executions"] = fields.get("executions", ()) + shard.get("executions", ())
+    if shards:
+        found = (shard.get("executions", ()) for shard in shards.values())
+        return {**fields, "executions": tuple(itertools.chain.from_iterable(found))}
     # {} is all that is sent before anything has happened.
-    return fields if nodes is None and (fields or shards) else _fold_nodes(nodes or {})
+    return fields if nodes is None and fields else _fold_nodes(nodes or {})
 
 
 def _fold_nodes(nodes: dict[Any, Any]) -> dict[str, Any]:
@@ -561,10 +563,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     return _decode(document, server_version)
 
 
-def _decode(
-    document: Any, server_version: str, asked: str = "", fail: Any = DecodeError
-) -> StateResponse:
-    """Decodes an answer, which has to be about the job asked for, or fails."""
+def _decode(document: Any, server_version: str, asked: str = "") -> StateResponse:
+    """Decodes an answer, which has to be about the job that was asked for."""
     try:
         if isinstance(document, (bytes, bytearray)):
             document = document.decode("utf-8-sig")
@@ -590,12 +590,14 @@ def _decode(
     except (ValueError, RecursionError) as error:
         steps: Any = getattr(error, "path", [])
         path = "".join(f"[{step}]" if type(step) is int else f".{step}" for step in steps)[1:]
-        raise fail(f"no state of a job: {path}{path and ': '}{error}", path=path) from error
+        raise DecodeError(f"no state of a job: {path}{path and ': '}{error}", path=path) from error
     return StateResponse(state, server_version, document)
 
 
 # ------------------------------------------------------------------------------------- transport
 # urllib with what it lacks: a deadline for the whole call, a cap, strict framing, no redirects.
+
+_LOWER_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
 
 def _left(deadline: float) -> float:
@@ -610,15 +612,15 @@ class _DeadlineReader(io.RawIOBase):
     """A socket's raw reader that stops at the deadline, however slowly the bytes drip."""
 
     def __init__(self, raw: Any, sock: socket.socket, deadline: float) -> None:
-        self._raw, self._sock, self._deadline = raw, sock, deadline
+        self._raw, self._sock, self.deadline = raw, sock, deadline
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(_left(self._deadline))
+        self._sock.settimeout(_left(self.deadline))
         count: int | None = self._raw.readinto(buffer)
-        self._sock.settimeout(_left(self._deadline))  # behind a proxy, TLS shakes hands next
+        self._sock.settimeout(_left(self.deadline))  # behind a proxy, TLS shakes hands next
         return count
 
     def close(self) -> None:
@@ -631,8 +633,8 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, deadline: float, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        raw = self.fp.detach()
-        self.fp = io.BufferedReader(_DeadlineReader(raw, sock, deadline))
+        self._reader = _DeadlineReader(self.fp.detach(), sock, deadline)
+        self.fp = io.BufferedReader(self._reader)
 
     def _read_next_chunk_size(self) -> int:
         # http.client's takes all that int() takes, as -1 and 1_0.
@@ -649,7 +651,7 @@ class _Response(http.client.HTTPResponse):
         )
         if self.headers.get_payload():  # http.client ends a head there
             raise http.client.HTTPException("a header line without a colon")
-        if len(set(lengths)) > 1 or not re.fullmatch("[0-9]{0,18}", "".join(lengths[:1])):
+        if len(set(lengths)) > 1 or not all(re.fullmatch("[0-9]{1,18}", n) for n in lengths):
             raise http.client.HTTPException("bad Content-Length")
         if codings != ["chunked"] * self.chunked or set(encodings) - {"identity"}:
             raise http.client.HTTPException("a coding that was not asked for")
@@ -663,10 +665,12 @@ class _Response(http.client.HTTPResponse):
         return body
 
     def excerpt(self) -> bytearray:
-        """The beginning of an error answer's body, or what can be had of it."""
+        """What can be had of an error answer's body in half the time left: other routes follow."""
         body = bytearray()
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, OverflowError):
-            self._read_to(body, _MAX_EXCERPT)
+        with contextlib.suppress(*_LOWER_ERRORS):
+            self._reader.deadline -= _left(self._reader.deadline) / 2
+            # Twice what is kept, for what is hidden in it has to be found whole.
+            self._read_to(body, 2 * _MAX_EXCERPT)
         return body
 
     def _read_to(self, body: bytearray, limit: int) -> None:
@@ -772,7 +776,8 @@ class _Server:
 
     def _ask(self, method: str, path: str, request: StateRequest, deadline: float) -> StateResponse:
         url = self._url + path.format(urllib.parse.quote(request.job_id, safe="$&+,:;=@"))
-        data = json.dumps(vars(request)).encode() if method == "POST" else None
+        asked = {"client_id": request.client_id, "job_id": request.job_id}
+        data = json.dumps(asked).encode() if method == "POST" else None
         question = urllib.request.Request(url, data, self._headers, method=method)
         try:
             response = self._opener.open(question, timeout=deadline)
@@ -780,68 +785,72 @@ class _Server:
                 raise OSError("the environment names a proxy of an unknown kind")
             with response:
                 body = response.whole() if response.status == 200 else response.excerpt()
-        except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
+        except _LOWER_ERRORS as error:
             raise self._no_answer(url, error) from error
-        # Twice of what is kept, for what is hidden in it has to be found whole.
         text = body[: 2 * _MAX_EXCERPT].decode("utf-8", "replace")
-        details = {"status_code": response.status, "url": url, "body": text}
         if response.status != 200:
-            raise self._refusal(response, **details)
-
-        def fail(message: str, path: str) -> SDKError:
-            message = f"the answer of {_line(url)} is {message}"
-            return self._error(DecodeError, message, path=path, **details)
-
-        version = response.headers.get("X-Bacalhau-Git-Version", "")
-        return _decode(body, version, request.job_id, fail)
+            raise self._refusal(response, url, text)
+        try:
+            version = response.headers.get("X-Bacalhau-Git-Version", "")
+            return _decode(body, version, request.job_id)
+        except DecodeError as error:
+            what = f"the answer of {_line(url)}"
+            details = {"status_code": 200, "url": url, "path": self._hide(error.path)}
+            raise self._error(DecodeError, what, error.message, text, **details) from error
 
     def _no_answer(self, url: str, error: Exception) -> SDKError:
+        """The error for what urllib and all below it raise."""
+        what = f"no complete answer from {_line(url)}"
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, (socket.timeout, TimeoutError)):
-            return self._error(TransportTimeout, f"no answer in time from {_line(url)}", url=url)
+            return self._error(TransportTimeout, what, "it is too late", url=url)
         words = f"{type(reason).__name__}: {reason}"
-        if not isinstance(error, (OSError, http.client.HTTPException)) or isinstance(
-            error, http.client.InvalidURL
+        if isinstance(error, http.client.InvalidURL) or not isinstance(
+            error, (OSError, http.client.HTTPException)
         ):
-            # The server's URL was checked, so it is a proxy's, which may be quoted with a password.
+            # The server's URL was checked; a proxy's may be quoted, and a password with it.
             words, error.args = f"unusable proxy ({type(error).__name__})", ()
-        return self._error(TransportError, f"no answer from {_line(url)}: {words}", url=url)
+        return self._error(TransportError, what, words, url=url)
 
-    def _refusal(self, response: _Response, status_code: int, url: str, body: str) -> SDKError:
+    def _refusal(self, response: _Response, url: str, body: str) -> SDKError:
         """The error that an answer is, by its status."""
-        kind = {400: BadRequest, 500: InternalServerError}.get(status_code, SDKError)
-        unknown = {500: "(?i)job not found|no job found", 404: _JOB_STORE}.get(status_code)
+        status, headers = response.status, response.headers
+        kind = {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
+        unknown = {500: "(?i)job not found|no job found", 404: _JOB_STORE}.get(status)
         if unknown and re.search(unknown, body):
             kind = JobNotFound
         words = body.strip() or response.reason
-        with contextlib.suppress(_Mismatch, ValueError, RecursionError):  # text up to v1.0.3
+        with contextlib.suppress(ValueError, RecursionError):  # text up to v1.0.3
             said = _said(json.loads(body))
             message, error = said.get("message", ""), said.get("error", "")
             parts = (message, "" if message and message in error else error, said.get("details"))
             words = ": ".join(filter(None, parts)) or words
-        if 300 <= status_code < 400:
-            words = f"redirect to {response.headers.get('Location')}, which is not followed"
-        seconds = re.fullmatch("[0-9]{1,9}", response.headers.get("Retry-After", "").strip())
-        return self._error(
-            kind,
-            f"HTTP {status_code} from {_line(url)}: {words}",
-            body,
-            url=url,
-            status_code=status_code,
-            retry_after=int(seconds[0]) if seconds else None,
-        )
+        if 300 <= status < 400:
+            words = f"not followed to {headers.get('Location', 'nowhere')}"
+        seconds = re.fullmatch("[0-9]{1,9}", headers.get("Retry-After", "").strip())
+        retry_after = int(seconds[0]) if seconds else None
+        details = {"status_code": status, "url": url, "retry_after": retry_after}
+        return self._error(kind, f"HTTP {status} from {_line(url)}", words, body, **details)
 
-    def _error(self, kind: Any, message: str, body: str = "", **details: Any) -> SDKError:
+    def _error(self, kind: Any, what: str, words: str, body: str = "", **details: Any) -> SDKError:
         """An error that repeats no credential, whatever was echoed."""
-        for secret in self._secrets:
-            message, body = message.replace(secret, "***"), body.replace(secret, "***")
-        error: SDKError = kind(message, body=body[:_MAX_EXCERPT], **details)
+        body = self._hide(body)[:_MAX_EXCERPT]
+        error: SDKError = kind(f"{what}: {self._hide(words)}", body=body, **details)
         return error
+
+    def _hide(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
 def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
     """The credentials that are sent to a server and its proxies, whole and in parts."""
-    sent = [v for k, v in headers.items() if re.search("(?i)auth|cookie|key|secret|token", k)]
+    sent = [
+        v
+        for k, v in headers.items()
+        if re.search("(?i)auth|cookie|key|pass|secret|session|token", k)
+    ]
     for proxy in proxies.values():
         if "@" in proxy:
             pair = urllib.parse.unquote(proxy.rpartition("@")[0].rpartition("/")[2])
@@ -1066,25 +1075,26 @@ def _table(state: JobState, asked: str) -> str:
     return "\n".join(lines)
 
 
-def _write(text: str) -> None:
-    """Writes a line to standard output in its encoding, and finds out whether that worked."""
-    if sys.stdout is None:
+def _print(stream: Any, text: str) -> None:
+    """Writes in whatever encoding a stream has, and finds out whether that worked."""
+    if stream is None:
         raise OSError("it is closed")
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = stream.encoding or "utf-8"
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
     except OSError:
         # The interpreter flushes once more at its end, and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise
 
 
 def _say(message: str) -> None:
-    if sys.stderr is not None:  # print would then take standard output
-        print(f"bac_states: {_line(message, _MAX_MESSAGE)}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        _print(sys.stderr, f"bac_states: {_line(message, _MAX_MESSAGE)}\n")
 
 
-def _parser() -> Any:
+def _options(argv: list[str] | None) -> Any:
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -1105,7 +1115,15 @@ def _parser() -> Any:
     add("--wait", action="store_true", help="wait until the job has ended")
     add("--wait-timeout", metavar="S", type=float, help="wait, for S seconds at the most")
     add("--demo", action="store_true", help="ask a server of its own about the documented job")
-    return parser
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as usage:
+        if not usage.code:
+            _print(sys.stdout, "")  # finds out whether --help was written
+        raise
+    if not options.job_id and not options.demo:
+        parser.error("a JOB_ID is missing")
+    return options
 
 
 def _run(options: Any) -> int:
@@ -1126,18 +1144,15 @@ def _run(options: Any) -> int:
             seen = response.state.state
     state = response.state
     answer = {"state": state, "server_version": response.server_version}
-    _write(json.dumps(answer, default=vars, indent=2) if options.json else _table(state, job_id))
+    text = json.dumps(answer, default=vars, indent=2) if options.json else _table(state, job_id)
+    _print(sys.stdout, f"{text}\n")
     return 3 if waits and not state.succeeded else 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command, as `--help` describes it; returns its exit code."""
     try:
-        parser = _parser()
-        options = parser.parse_args(argv)
-        if not options.job_id and not options.demo:
-            parser.error("a JOB_ID is missing")
-        return _run(options)
+        return _run(_options(argv))
     except SDKError as error:
         _say(str(error))
         return 124 if isinstance(error, WaitTimeout) else 1
