@@ -310,23 +310,29 @@ def _of_type(kind: type, value: Any) -> Any:
     return value
 
 
-def _folded(name: object) -> str:
-    """One spelling for all that Go's encoding/json takes for one: NodeID, NodeId, node_id."""
-    return str(name).replace("_", "").lower()
+class _Plan(dict):  # type: ignore[type-arg]
+    """Members by their names, in every spelling that Go takes for one: NodeID, NodeId, node_id.
+
+    A member is a field, and the JSON type of its value, or what checks and converts it.
+    """
+
+    def __missing__(self, name: object) -> Any:
+        folded = str(name).replace("_", "").lower()
+        member = self.get(folded, (None, None, None))
+        if len(self) < 99 and len(folded) < 99:  # the bounds keep a hostile server from filling it
+            self[name] = member
+        return member
 
 
 def _record(model: Any, fold: Any = None, fields_of: Any = None, **members: Any) -> Any:
-    """What reads a JSON object: its members as fields, folded, as a model if there is one.
-
-    A member is its type, or what checks and converts it; or the field's name with one of these.
-    """
+    """What reads a JSON object: its members as fields, folded, as a model if there is one."""
     types: Any = {"str": str, "int": int, "bool": bool}
     for field in dataclasses.fields(fields_of or model) if fields_of or model else ():
         members.setdefault(field.name, types.get(field.type))
-    plan = {}
+    plan = _Plan()
     for name, member in members.items():
-        target, convert = member if isinstance(member, tuple) else (name, member)
-        plan[_folded(name)] = (target, convert, isinstance(convert, type))
+        target, kind = member if isinstance(member, tuple) else (name, member)
+        plan[name.replace("_", "")] = (target, kind, None if isinstance(kind, type) else kind)
 
     def read(value: Any) -> Any:
         if value is None:  # an element of an array or map: an empty record, as in Go
@@ -335,19 +341,11 @@ def _record(model: Any, fold: Any = None, fields_of: Any = None, **members: Any)
         _of_type(dict, value)
         try:
             for key, item in value.items():
-                member = plan.get(key)
-                if member is None:
-                    member = plan.get(_folded(key))
-                    if member is not None and len(plan) < 99 and len(key) < 99:
-                        plan[key] = member  # folding a usual spelling each time would cost
-                if member is None or item is None:
-                    continue
-                target, convert, is_type = member
-                if not is_type:
-                    item = convert(item)
-                elif type(item) is not convert:
-                    raise _Mismatch(convert.__name__, item)
-                fields[target] = item
+                target, kind, convert = plan[key]
+                if type(item) is kind:
+                    fields[target] = item
+                elif target is not None and item is not None:  # unknown members do not matter
+                    fields[target] = convert(item) if convert else _of_type(kind, item)
         except _Mismatch as error:
             error.path[:0] = [key]
             raise
@@ -376,7 +374,9 @@ def _each(kind: type, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _time(value: Any) -> Any:
     """A time as it was sent; Go's zero time is none."""
-    return "" if value == "0001-01-01T00:00:00Z" else _of_type(str, value)
+    if value == "0001-01-01T00:00:00Z":
+        return ""
+    return value if type(value) is str else _of_type(str, value)
 
 
 def _nanoseconds(value: Any) -> str:
