@@ -1,0 +1,192 @@
+"""Prints what bac_states.py costs, on every Python that .ci/run finds; asserts nothing.
+
+CPU time, where not said otherwise. Contenders take turns, and the median of the rounds counts.
+"""
+
+import functools
+import gc
+import http.server
+import json
+import os
+import re
+import resource
+import shutil
+import socketserver
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tracemalloc
+
+ROUNDS = 15
+JOB = "dbc01352-37d8-4982-921e-1547b6dad98f"
+
+# As v1.0.3 and v1.9.3 write them, without these line breaks; # makes each execution another one.
+STATE = '{"state":{"JobID":"%s","Executions":[%s],"State":"Completed","Version":5}}'
+EXECUTION = """{"JobID":"%s","NodeId":"QmSVpNKv8dMVps5m9TUqRgwrKVTys5AGejcwwVb#",
+"ComputeReference":"e-40968a8b-54bd-42ee-88bf-c055#","State":"Completed",
+"AcceptedAskForBid":true,"VerificationResult":{"Complete":true,"Result":true},
+"PublishedResults":{"StorageSource":"IPFS",
+"Name":"ipfs://QmUvpmbckA5RBbKxoX7BsGp8zSP6VpdWGo5Rbnt#",
+"CID":"QmUvpmbckA5RBbKxoX7BsGp8zSP6VpdWGo5Rbnt#"},"RunOutput":{"stdout":"started #\\n",
+"stdouttruncated":false,"stderr":"","stderrtruncated":false,"exitCode":-1,"runnerError":""},
+"Version":6,"CreateTime":"2026-11-23T18:45:02.9#Z","UpdateTime":"2026-11-23T18:45:03.9#Z"}"""
+NEWER_STATE = """{"Job":{"ID":"%s","State":{"StateType":"Completed"},"Revision":3},
+"Executions":{"NextToken":"","Items":[%s]}}"""
+NEWER_EXECUTION = """{"ID":"e-54cd5a15-af69-4ebb-af31-8318#","Namespace":"default",
+"EvalID":"be6982ce-7e9d-4d2e-9f0d-3d350914d9aa","Name":"",
+"NodeID":"n-b2c7ed29-4d34-47da-8b9a-3ce5#","JobID":"%s","JobVersion":1,
+"AllocatedResources":{"Tasks":{}},"DesiredState":{"StateType":2,"Message":"execution completed"},
+"ComputeState":{"StateType":9,"Message":"Running"},"PublishedResult":{"Type":""},
+"RunOutput":{"Stdout":"slept #\\n","StdoutTruncated":false,"stderr":"","StderrTruncated":false,
+"ExitCode":-1,"ErrorMsg":""},"PreviousExecution":"","NextExecution":"","FollowupEvalID":"",
+"Revision":4,"CreateTime":17954573254#1,"ModifyTime":17954573335#1}"""
+
+BARE = """import json, sys, urllib.request
+def ask(url, job_id):
+    body = json.dumps({"client_id": "", "job_id": job_id}).encode()
+    sent = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url + "/requester/states", body, sent)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.loads(response.read())
+if __name__ == "__main__":
+    print(ask(sys.argv[1], sys.argv[2]))
+"""
+# The same ingredients as bac_states: these modules, nine frozen dataclasses, and argparse when run.
+FLOOR = "from __future__ import annotations\nimport dataclasses\n"
+for name, fields in zip("ABCDEFGHI", (2, 2, 6, 10, 6, 15, 1, 8, 3)):
+    FLOOR += f"@dataclasses.dataclass(frozen=True)\nclass {name}:\n"
+    FLOOR += "".join(f'    field{number}: str = ""\n' for number in range(fields))
+FLOOR += BARE + "    import argparse\n"
+
+
+def document(state, execution, count):
+    one = execution.replace("\n", "") % JOB
+    executions = ",".join(one.replace("#", f"{number:08}") for number in range(1, count + 1))
+    return (state.replace("\n", "") % (JOB, executions)).encode()
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    wbufsize = -1  # head and body leave together
+    body = document(STATE, EXECUTION, 3)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_):
+        pass
+
+
+def ran(*arguments):
+    """The CPU seconds of a Python with these arguments, its start included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def imported(name):
+    """The CPU seconds of an import alone, in a fresh Python."""
+    code = f"import time; t = time.process_time(); import {name}; print(time.process_time() - t)"
+    return float(subprocess.check_output([sys.executable, "-c", code]))
+
+
+def called(call, times=1, clock=time.process_time):
+    """The seconds of a call here, without what freeing its result takes."""
+    gc.collect()
+    start = clock()
+    for _ in range(times):
+        result = call()
+    seconds = (clock() - start) / times
+    del result
+    return seconds
+
+
+def memory(call):
+    """The bytes that the result of a call keeps, and the most that the call held."""
+    tracemalloc.start()
+    result = call()
+    kept_and_most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    del result
+    return kept_and_most
+
+
+def turns(measure, *contenders):
+    """A row for each round: what each contender took. One more, the first, fills the caches."""
+    return [[measure(*contender) for contender in contenders] for _ in range(ROUNDS + 1)][1:]
+
+
+def ratio(rows, ours=0, theirs=1):
+    return statistics.median(row[ours] / row[theirs] for row in rows)
+
+
+def measured(url):
+    """The column of this Python, measured in a folder with copies of all that it runs."""
+    import bac_states
+
+    ours, theirs = (JOB, "--server", url), (url, JOB)
+    # By -m, all run from cached bytecode. A script is compiled at each start: that is its size.
+    modules = ("-m", "bac_states", *ours), ("-m", "floor", *theirs), ("-m", "bare", *theirs)
+    rows = turns(ran, *modules, ("bac_states.py", *ours), ("floor.py", *theirs))
+    yield "command by -m, over its floor; goal 1.10", ratio(rows)
+    yield "  over the bare script, without dataclasses and argparse", ratio(rows, 0, 2)
+    yield "  as a script, over its floor as a script", ratio(rows, 3, 4)
+    yield "import, over its floor; goal 1.10", ratio(turns(imported, ["bac_states"], ["floor"]))
+
+    eras = ("v1.0.3", STATE, EXECUTION), ("v1.9.3", NEWER_STATE, NEWER_EXECUTION)
+    for version, state, execution in eras:
+        body = document(state, execution, 10000)
+        loads = functools.partial(json.loads, body)
+        decode = functools.partial(bac_states.decode, body, server_version=version)
+        what = f"{len(body) / 1e6:.1f} MB of {version}"
+        rows = turns(called, [decode], [loads])
+        yield f"decode {what}, on top of json.loads; goal 2.50", ratio(rows) - 1
+        peak, document_alone = memory(decode)[1], memory(loads)[0]
+        yield f"  peak of memory, over the document's own ({version})", peak / document_alone
+
+    import bare
+
+    get = functools.partial(bac_states.get, JOB, server_url=url)
+    ask = functools.partial(bare.ask, url, JOB)
+    for clock, name in ((time.process_time, "CPU"), (time.perf_counter, "elapsed")):
+        rows = turns(called, (get, 20, clock), (ask, 20, clock))
+        more = statistics.median(ours - theirs for ours, theirs in rows)
+        yield f"one call, ms of {name} time on top of urlopen; goal 0.30", more * 1e3
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    listed = subprocess.check_output(["bash", os.path.join(here, "run"), "--list"]).decode()
+    pythons = dict(line.split(" ", 1) for line in listed.splitlines())
+    # Without proxies, and without PYTHONDONTWRITEBYTECODE.
+    plain = {k: v for k, v in os.environ.items() if not re.search("_proxy$|^python", k, re.I)}
+    columns = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("bench.py", "../bac_states.py"):
+            shutil.copy(os.path.join(here, name), folder)
+        for name, text in (("bare.py", BARE), ("floor.py", FLOOR)):
+            with open(os.path.join(folder, name), "w") as file:
+                file.write(text)
+        server = socketserver.TCPServer(("127.0.0.1", 0), Answer)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        for python in pythons.values():
+            said = subprocess.check_output([python, "bench.py", url], cwd=folder, env=plain)
+            columns.append(json.loads(said))
+    print(f"{'':60}", *(f"{minor:>6}" for minor in pythons))
+    for label in columns[0]:
+        print(f"{label:60}", *(f"{column[label]:6.2f}" for column in columns))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    else:
+        print(json.dumps(dict(measured(sys.argv[1]))))
