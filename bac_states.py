@@ -524,22 +524,22 @@ def _fold_execution(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 _newer_state = _record(None, state_type=("state", _number_or_word), message=str)
-_newer_executions = _each(
-    list,
-    _record(
-        None,
-        _fold_execution,
-        id=("compute_reference", str),
-        job_id=str,
-        node_id=str,
-        compute_state=("compute", _newer_state),
-        desired_state=("desired", _newer_state),
-        published_result=("published_results", _record(None, _fold_results, type=str, params=dict)),
-        run_output=_run_output,
-        revision=("version", int),
-        create_time=_nanoseconds,
-        modify_time=("update_time", _nanoseconds),
-    ),
+_REVISION = {
+    "revision": ("version", int),
+    "create_time": _nanoseconds,
+    "modify_time": ("update_time", _nanoseconds),
+}
+_newer_execution = _record(
+    None,
+    _fold_execution,
+    id=("compute_reference", str),
+    job_id=str,
+    node_id=str,
+    compute_state=("compute", _newer_state),
+    desired_state=("desired", _newer_state),
+    published_result=("published_results", _record(None, _fold_results, type=str, params=dict)),
+    run_output=_run_output,
+    **_REVISION,
 )
 _newer_job = _record(
     None,
@@ -547,11 +547,10 @@ _newer_job = _record(
     id=("job_id", str),
     name=str,
     state=_record(None, state_type=("state", str), message=("status", str)),
-    revision=("version", int),
-    create_time=_nanoseconds,
-    modify_time=("update_time", _nanoseconds),
+    **_REVISION,
 )
-_listing = _record(None, items=_newer_executions, executions=("items", _newer_executions))
+_items = _each(list, _newer_execution)
+_listing = _record(None, items=_items, executions=("items", _items))  # items since v1.4.0
 _document = _record(None, state=_state, job=_newer_job, executions=_listing)
 
 
@@ -804,7 +803,7 @@ class _Server:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, (socket.timeout, TimeoutError)):
             return self._error(TransportTimeout, what, "it is too late", url=url)
-        words = f"{type(reason).__name__}: {reason}"
+        words = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
         if isinstance(error, http.client.InvalidURL) or not isinstance(
             error, (OSError, http.client.HTTPException)
         ):
@@ -872,6 +871,8 @@ def _is_missing(route: tuple[str, str], error: SDKError) -> bool:
 
 def _usable_url(name: str, url: str, port: str = "") -> str:
     """A URL that can be asked; what is wrong with it is told without it: it may hold a password."""
+    if not isinstance(url, str):
+        raise TypeError(f"{name} has to be text")
     host = r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[\da-f:.]+\]"
     path = r"/[!\"$->@-[\]-~]*"  # what prints, but ? # and \
     pattern = rf"(https?)://({host})(?::(\d{{1,5}}))?({path})?"
@@ -920,6 +921,8 @@ def _server(server_url: Any, headers: Any, ssl_context: Any = None) -> _Server:
 
 def _usable_request(request: str | StateRequest) -> StateRequest:
     request = request if isinstance(request, StateRequest) else StateRequest(request)
+    if not isinstance(request.job_id, str) or not isinstance(request.client_id, str):
+        raise TypeError("job_id and client_id have to be text")
     if not re.fullmatch("(?s).{1,1000}", request.job_id) or not request.job_id.isprintable():
         raise ValueError("job_id has to be 1 to 1000 printable characters")
     if request.job_id in (".", ".."):
