@@ -1100,7 +1100,11 @@ def _say(message: str) -> None:
 def _options(argv: list[str] | None) -> Any:
     import argparse
 
-    parser = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        def _print_message(self, message: str, file: Any = None) -> None:
+            _print(file, message)  # argparse's own does not find out whether that worked
+
+    parser = Parser(
         prog="bac_states",
         description="Prints the state of a Bacalhau job.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -1118,12 +1122,7 @@ def _options(argv: list[str] | None) -> Any:
     add("--wait", action="store_true", help="wait until the job has ended")
     add("--wait-timeout", metavar="S", type=float, help="wait, for S seconds at the most")
     add("--demo", action="store_true", help="ask a server of its own about the documented job")
-    try:
-        options = parser.parse_args(argv)
-    except SystemExit as usage:
-        if not usage.code:
-            _print(sys.stdout, "")  # finds out whether --help was written
-        raise
+    options = parser.parse_args(argv)
     if not options.job_id and not options.demo:
         parser.error("a JOB_ID is missing")
     return options
