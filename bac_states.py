@@ -566,7 +566,7 @@ def _decode(document: Any, server_version: str, asked: str = "") -> StateRespons
     """Decodes an answer, which has to be about the job that was asked for."""
     try:
         if isinstance(document, (bytes, bytearray)):
-            document = document.decode("utf-8-sig")
+            document = document.decode("utf-8")
         if isinstance(document, str):
             # int refuses what json would let pass: NaN and Infinity.
             document = json.loads(document[document.startswith("\ufeff") :], parse_constant=int)
@@ -715,7 +715,12 @@ class _SecureConnection(_Connection, http.client.HTTPSConnection):
 def _opener(ssl_context: ssl.SSLContext | None, proxies: Any) -> urllib.request.OpenerDirector:
     """What opens http and https; it has no handler for redirects, files, or statuses as errors."""
     handler: Any = urllib.request.AbstractHTTPHandler()
-    handler.http_open = functools.partial(handler.do_open, _Connection)
+
+    def http_open(request: urllib.request.Request) -> Any:
+        # The type is a proxy's by now, and of a kind that nobody opens if it is not http.
+        return handler.do_open(_Connection, request) if request.type == "http" else None
+
+    handler.http_open = http_open
     handler.https_open = functools.partial(handler.do_open, _SecureConnection, context=ssl_context)
     handler.http_request = handler.https_request = handler.do_request_
     opener = urllib.request.OpenerDirector()

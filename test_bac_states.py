@@ -108,17 +108,19 @@ class Peer:
         self.request = None
 
     def read_request(self):
-        head = b""
-        while b"\r\n\r\n" not in head:
+        """Whether a whole request came; it is then `request`."""
+        data, missing = b"", 1
+        while missing > 0:
             piece = self.sock.recv(65536)
             if not piece:
                 return False
-            head += piece
-        head, _, body = head.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        while len(body) < int(headers.get("content-length", 0)):
-            body += self.sock.recv(65536)
+            data += piece
+            head, blank, body = data.partition(b"\r\n\r\n")
+            if blank:
+                first, *lines = head.decode("latin-1").split("\r\n")
+                headers = dict(line.split(": ", 1) for line in lines)
+                headers = {name.lower(): value for name, value in headers.items()}
+                missing = int(headers.get("content-length", 0)) - len(body)
         method, path, _ = first.split(" ")
         self.request = Request(method, path, headers, body)
         return True
@@ -169,7 +171,7 @@ class Server:
         self.listener.listen(64)
         self.port = self.listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        self.threads = [threading.Thread(target=self.accept)]
+        self.threads = [threading.Thread(target=self.accept, daemon=True)]
         self.threads[0].start()
 
     def accept(self):
@@ -178,7 +180,7 @@ class Server:
             if self.closing.is_set():
                 sock.close()
                 return
-            self.threads.append(threading.Thread(target=self.talk, args=(sock,)))
+            self.threads.append(threading.Thread(target=self.talk, args=(sock,), daemon=True))
             self.threads[-1].start()
 
     def talk(self, sock):
@@ -1918,6 +1920,21 @@ def test_a_lone_surrogate_is_kept():
     assert decoded(b'{"state":{"JobID":"j","State":"\\ud800"}}').state == "\ud800"
 
 
+def test_names_that_nobody_knows_leave_nothing_behind():
+    tracemalloc.start()
+    try:
+        for start in range(0, 20000, 5000):
+            members = {f"name-{i}": "x" for i in range(start, start + 5000)}
+            decoded(listed(members, **members))
+            if not start:  # what is made once has been made
+                before = tracemalloc.get_traced_memory()[0]
+        del members
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < before + MIB // 4
+    finally:
+        tracemalloc.stop()
+
+
 # Up to v0.2.7 a shard's state was a number, and v0.2.6 gave five of them another meaning. From
 # then on an index of 0 is left out, by which the numberings are told apart.
 
@@ -2294,6 +2311,7 @@ REFUSALS = [
     _text("v0.2.6-v0.3.16", STATES, 500, JobNotFound, f"Job not found. ID: {UUID}"),
     _text("v0.3.17-v1.0.3", REQUESTER, 500, JobNotFound, f"Job not found. ID: {UUID}"),
     _echo("v1.0.4-v1.4.0", REQUESTER, 500, JobNotFound, f"Job not found. ID: {UUID}"),
+    _text("a later one", REQUESTER, 500, JobNotFound, f"JOB NOT FOUND: {UUID}"),
     _echo("v1.4.0", JOBS, 500, JobNotFound, "Internal Server Error", f"Job not found. ID: {UUID}"),
     _api("v1.5.0+", JOBS, 404, JobNotFound, f"job not found: {UUID}", "NotFound", "JobStore"),
     _text("v0.2.0-v0.3.16", STATES, 400, BadRequest, "unexpected EOF"),
@@ -2504,7 +2522,8 @@ ECHOES = {
 
 def _told(error):
     """All that an error says to whoever prints or logs it."""
-    return "\n".join([str(error), repr(error), error.body, error.url, *map(str, error.args)])
+    more = [*error.args, getattr(error, "path", "")]
+    return "\n".join([str(error), repr(error), error.body, error.url, *map(str, more)])
 
 
 @pytest.mark.parametrize("credentials", CREDENTIALS, ids=str)
@@ -3001,10 +3020,21 @@ def test_a_dead_or_unusable_proxy_is_a_transport_error(monkeypatch, scheme, prox
         bac_states.get(JOB, server_url=f"{scheme}://127.0.0.1:8", timeout=2)
 
 
+def test_a_proxy_of_an_unknown_kind_is_not_spoken_to(monkeypatch, serve):
+    for kind in ("socks5", "socks4a", "ftp", "quic"):
+        proxy = serve(state())
+        monkeypatch.setenv("http_proxy", f"{kind}://127.0.0.1:{proxy.port}")
+        error_of(TransportError, bac_states.get, JOB, server_url="http://h.test")
+        assert proxy.requests == []
+
+
+@pytest.mark.parametrize(
+    "user", [f"me:{SECRET}", f"me:{SECRET}/x", f"me:{SECRET}#x", f"me:x@{SECRET}", SECRET]
+)
 @pytest.mark.parametrize("port", ["1", "x", "65536", ""])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_s_password_is_in_no_traceback(monkeypatch, scheme, port):
-    monkeypatch.setenv(f"{scheme}_proxy", f"http://me:{SECRET}@127.0.0.1:{port}")
+def test_a_proxy_s_password_is_in_no_traceback(monkeypatch, scheme, port, user):
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://{user}@127.0.0.1:{port}")
     with pytest.raises(TransportError) as caught:
         bac_states.get(JOB, server_url=f"{scheme}://127.0.0.1:8", timeout=2)
     error = caught.value
@@ -3329,6 +3359,24 @@ def test_a_deadline_ends_a_proxy_s_connect(monkeypatch, serve, phase):
     monkeypatch.setenv("https_proxy", serve(SLOW_TUNNELS[phase]).url)
     with in_time(), pytest.raises(TransportError):
         bac_states.get(JOB, server_url="https://127.0.0.1:8", timeout=SOON)
+
+
+def test_a_deadline_is_not_begun_anew_behind_a_proxy(monkeypatch, serve):
+    def late(peer):
+        peer.closing.wait(1.3)
+        peer.send(head())
+        peer.stall()
+
+    monkeypatch.setenv("https_proxy", serve(late).url)
+    start = time.perf_counter()
+    error_of(TransportTimeout, bac_states.get, JOB, server_url="https://127.0.0.1:8", timeout=1.5)
+    assert time.perf_counter() - start < 2.4
+
+
+def test_a_deadline_ends_sending(serve):
+    server = serve(lambda peer: peer.closing.wait(IN_TIME) and None, greets=True)
+    with in_time():
+        refused(server, TransportTimeout, headers={"X": "x" * 12 * MIB}, timeout=SOON)
 
 
 def test_a_flood_of_a_proxy_s_headers_ends(monkeypatch, serve):
@@ -3961,6 +4009,12 @@ def test_help_tells_all_options_and_exit_codes(capsys, option):
     for word in ("0", "1", "2", "3", "124", "BACALHAU_API_HOST", "BACALHAU_API_KEY"):
         assert word in out
     assert max(map(len, out.split("\n"))) <= 80
+
+
+def test_help_fits_a_terminal_of_any_width(capsys, monkeypatch):
+    for columns in ("1", "10", "1000"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert command(capsys, "--help")[::2] == (0, "")
 
 
 def test_version_is_told(capsys):
