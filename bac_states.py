@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT-0
 # One file, standard library only: copy it into your project, no notice needed.
-"""The state of a Bacalhau job, from every server release from v0.2.0 to v1.9.3.
+"""The state of a Bacalhau job, as a server of any release from v0.2.0 to v1.9.3 tells it.
 
     import bac_states
 
@@ -48,7 +48,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-TYPE_CHECKING = False  # mypy takes it for true; importing `typing` costs 5 % of a short run
+TYPE_CHECKING = False  # type checkers take it for true; at run time `typing` would cost 5 %
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
@@ -74,7 +74,7 @@ def _line(text: str, limit: int = _MAX_PART) -> str:
     """One line that is safe on a terminal: what does not print is escaped, a long tail is cut."""
     text = text[: limit + 1]
     if not text.isprintable():  # controls, bidi, separators, surrogates
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)  # without its quotes
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -82,7 +82,7 @@ def _line(text: str, limit: int = _MAX_PART) -> str:
 
 
 class SDKError(Exception):
-    """The base of all errors, and itself an answer with a status that has no class of its own.
+    """The base of all errors; itself raised for a status that has no class of its own.
 
     `message` is one printable line of at most 400 characters. `status_code` is the answer's, None
     without one. `body` is the first 8 KiB of what the server said, as text. `url` is where it was
@@ -98,6 +98,7 @@ class SDKError(Exception):
         url: str = "",
         retry_after: int | None = None,
     ) -> None:
+        # Of a URL, no user:password@ is told.
         self.message = _line(re.sub(r"//[^/\s]*@", "//", message), _MAX_MESSAGE)
         super().__init__(self.message)
         self.status_code = status_code
@@ -181,7 +182,7 @@ class S3StorageSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StorageSpec:
-    """Where the results are. `storage_source` is IPFS, S3, ..., in lower case from v1.0.4."""
+    """Where the results are. `storage_source` is "IPFS", "S3", ..., from v1.0.4 "ipfs", "s3"."""
 
     storage_source: str = ""
     name: str = ""
@@ -197,7 +198,7 @@ class StorageSpec:
 
 @dataclasses.dataclass(frozen=True)
 class RunCommandResult:
-    """What the job's program left. A job can be Completed with any exit code, -1 included."""
+    """What the job's program wrote and returned. A Completed one can have any exit code."""
 
     stdout: str = ""
     stdout_truncated: bool = False
@@ -287,7 +288,10 @@ class JobState:
 
 @dataclasses.dataclass(frozen=True)
 class StateResponse:
-    """An answer. `server_version` is "" up to v1.2.0; `raw` is the document as received."""
+    """An answer. `server_version` is what the server says of itself (from v1.2.1), else "".
+
+    `raw` is the document as received.
+    """
 
     state: JobState = JobState()
     server_version: str = ""
@@ -298,7 +302,7 @@ class StateResponse:
 
 
 class _Mismatch(ValueError):
-    """Not as it has to be. The path grows on the way out, so that a good answer pays nothing."""
+    """A value of the wrong kind. The path grows on the way out: a good answer pays nothing."""
 
     def __init__(self, wanted: str, value: object) -> None:
         super().__init__(f"expected {wanted}, got {type(value).__name__}")
@@ -306,6 +310,7 @@ class _Mismatch(ValueError):
 
 
 def _of_type(kind: type, value: Any) -> Any:
+    """The value, if its type is exactly this one."""
     if type(value) is not kind:  # isinstance would take true for an integer
         raise _Mismatch(kind.__name__, value)
     return value
@@ -315,21 +320,25 @@ _text = functools.partial(_of_type, str)
 
 
 class _Plan(dict):  # type: ignore[type-arg]
-    """Members by their names, in every spelling that Go takes for one: NodeID, NodeId, node_id.
+    """A field, its JSON type and a converter for each name, in all spellings that Go takes for one.
 
-    A member is a field, and the JSON type of its value, or what checks and converts it.
+    NodeID, NodeId and node_id are one. A spelling is folded once, then it is known.
     """
 
     def __missing__(self, name: object) -> Any:
         folded = str(name).replace("_", "").lower()
         member = self.get(folded, (None, None, None))
-        if len(self) < 99 and len(folded) < 99:  # the bounds keep a hostile server from filling it
+        if len(self) < 99 and len(folded) < 99:  # so that no server fills the memory
             self[name] = member
         return member
 
 
 def _record(build: Any, model: Any = None, **members: Any) -> Any:
-    """A reader of JSON objects: `build` gets the members named here and those of the model."""
+    """A function that reads a JSON object, and builds something from its members as keywords.
+
+    Members are those named here and the fields of the model: each a JSON type or a converter, or
+    the keyword's name with one of these.
+    """
     model = model or build
     for field in dataclasses.fields(model) if dataclasses.is_dataclass(model) else ():
         members.setdefault(field.name, _KINDS[field.type])
@@ -358,7 +367,7 @@ def _record(build: Any, model: Any = None, **members: Any) -> Any:
 
 
 def _each(kind: type, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """What reads an array as a tuple of converted elements, or a map as a dict of them."""
+    """A function that reads an array as a tuple, or a map as a dict, and converts each element."""
 
     def read(items: Any) -> Any:
         converted = {}
@@ -375,14 +384,14 @@ def _each(kind: type, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _time(value: Any) -> Any:
-    """A time as it was sent; Go's zero time is none."""
+    """A time as it was sent; "" for Go's zero time."""
     if value == "0001-01-01T00:00:00Z":
         return ""
     return value if type(value) is str else _text(value)
 
 
 def _nanoseconds(value: Any) -> str:
-    """The newer API's time as such a text; zeros at the end are cut, as Go does."""
+    """Nanoseconds since 1970 as RFC 3339 text in UTC; final zeros are cut, as Go does."""
     seconds, fraction = divmod(_of_type(int, value), 10**9)
     try:
         moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
@@ -392,6 +401,7 @@ def _nanoseconds(value: Any) -> str:
 
 
 def _number_or_word(state: Any) -> Any:
+    """A state that becomes a word later, once the numbering is known."""
     return state if type(state) is int else _text(state)
 
 
@@ -406,6 +416,7 @@ _desired = functools.partial(_word, words=["Pending", "Running", "Stopped"])
 
 
 def _fold_status(**fields: Any) -> ExecutionState:
+    """An execution, whose status may be two messages joined."""
     # v1.0.4 to v1.4.0 join two messages by ". " even where one is empty, and leave a DesiredState
     # of 0 out. Older servers always send a VerificationResult, these never do.
     if "verification_result" not in fields and ". " in fields.get("status", ""):
@@ -430,13 +441,14 @@ _KINDS["tuple[ExecutionState, ...]"] = _executions
 
 # The eras of the operation's own document: shards under nodes up to v0.3.19, executions under
 # shards up to v0.3.23, and since then a list of executions, into which the others are folded.
-# Up to v0.2.7 a shard's state was a number; v0.2.6 moved five of them. 0 is unknown.
+# Up to v0.2.7 a shard's state was a number; v0.2.6 gave five of them other meanings.
 
-_SHARD_STATES = " Bidding Cancelled Waiting Running Error Verifying Completed".split(" ")
-_SHARD_STATES_V0_2_6 = " Bidding Waiting Running Verifying Cancelled Error Completed".split(" ")
+_SHARD_STATES = ["", *"Bidding Cancelled Waiting Running Error Verifying Completed".split()]
+_SHARD_STATES_V0_2_6 = ["", *"Bidding Waiting Running Verifying Cancelled Error Completed".split()]
 
 
 def _fold_state(nodes: Any = None, shards: Any = None, **fields: Any) -> JobState:
+    """A state, with the nodes or shards that it may have as a list of executions."""
     if shards:
         fields["executions"] = tuple(one for listed in shards.values() for one in listed)
     elif nodes is not None or not fields:  # {} is all that is sent before anything has happened
@@ -445,7 +457,7 @@ def _fold_state(nodes: Any = None, shards: Any = None, **fields: Any) -> JobStat
 
 
 def _fold_nodes(nodes: dict[Any, Any]) -> JobState:
-    """The shards of all nodes, with what only their keys tell, and the job's state by theirs."""
+    """All shards as executions, and the job's state worked out from theirs."""
     shards = []
     words = _SHARD_STATES_V0_2_6
     for node_id, node in nodes.items():
@@ -460,7 +472,7 @@ def _fold_nodes(nodes: dict[Any, Any]) -> JobState:
     for shard in shards:
         shard["state"] = _word(shard.get("state", ""), words)
     states = {shard["state"] for shard in shards}
-    # Cancelled says that a node's bid has ended; losers may stay Bidding for ever (v0.3.18).
+    # Cancelled ends a node's bid, not the job; losers may stay Bidding for ever (v0.3.18).
     if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
         state = "InProgress"
     elif states & {"Error", "Completed"}:
@@ -487,30 +499,37 @@ _state = _record(
 # own converter did it while both existed: pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0.
 
 _JOB_STATES = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
-_ALIKE = ["Undefined", "New", "AskForBid", "AskForBidAccepted", "AskForBidRejected", "BidAccepted"]
-_COMPUTE_STATES = [*_ALIKE, "BidRejected", "Completed", "Failed", "Cancelled"]
-_COMPUTE_STATES_V1_5_2 = [*_ALIKE, "Running", "Publishing", *_COMPUTE_STATES[6:]]
-_COMPUTE_STATES_UNKNOWN = [*_ALIKE, "6", "7", "8", "9", "Failed", "Cancelled"]
+_FIRST_STATES = [
+    "Undefined",
+    "New",
+    "AskForBid",
+    "AskForBidAccepted",
+    "AskForBidRejected",
+    "BidAccepted",
+]
+_COMPUTE_STATES = [*_FIRST_STATES, "BidRejected", "Completed", "Failed", "Cancelled"]
+_COMPUTE_STATES_V1_5_2 = [*_FIRST_STATES, "Running", "Publishing", *_COMPUTE_STATES[6:]]
+_COMPUTE_STATES_UNKNOWN = [*_FIRST_STATES, "6", "7", "8", "9", "Failed", "Cancelled"]
 
 
 def _compute_states(server_version: str) -> list[str]:
-    """What numbers mean in a release; in an unknown one, what they mean in all that have them."""
+    """The words for a release's numbers; for an unknown one, those that never changed."""
     numbers = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})", server_version)
     release = tuple(map(int, numbers.groups())) if numbers else (0, 0, 0)
-    if release == (0, 0, 0):  # so calls itself a build without a version, whatever its code
+    if release == (0, 0, 0):  # a build without a version says v0.0.0
         return _COMPUTE_STATES_UNKNOWN
     return _COMPUTE_STATES if release < (1, 5, 2) else _COMPUTE_STATES_V1_5_2
 
 
 def _fold_results(source: str = "", params: Any = None) -> StorageSpec:
-    """A type, and parameters that are named as the fields of that type's record."""
+    """Where the results are: the parameters are fields of the record for their type."""
     if source.lower() == "s3":
         return StorageSpec(source, s3=_s3(params))
     return dataclasses.replace(_storage(params), storage_source=source) if source else StorageSpec()
 
 
 def _fold_execution(compute: Any = ("", ""), desired: Any = ("", ""), **fields: Any) -> Any:
-    """All but the meaning of the state's number, which depends on the release."""
+    """An execution's fields; its state stays a number until the release is known."""
     fields["state"], fields["desired_state"] = compute[0], _desired(desired[0])
     fields["status"] = ". ".join(filter(None, (compute[1], desired[1])))
     return fields
@@ -568,7 +587,7 @@ def _decode(document: Any, server_version: str, asked: str = "") -> StateRespons
         if isinstance(document, (bytes, bytearray)):
             document = document.decode("utf-8")
         if isinstance(document, str):
-            # int refuses what json would let pass: NaN and Infinity.
+            # int raises ValueError for NaN and Infinity, which json would accept.
             document = json.loads(document[document.startswith("\ufeff") :], parse_constant=int)
         found = _document(document)
         name = None
@@ -619,7 +638,7 @@ class _DeadlineReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         self._sock.settimeout(_left(self.deadline))
         count: int | None = self._raw.readinto(buffer)
-        self._sock.settimeout(_left(self.deadline))  # behind a proxy, TLS shakes hands next
+        self._sock.settimeout(_left(self.deadline))  # for TLS, which follows a proxy's answer
         return count
 
     def close(self) -> None:
@@ -636,7 +655,7 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._reader)
 
     def _read_next_chunk_size(self) -> int:
-        # http.client's takes all that int() takes, as -1 and 1_0.
+        # http.client accepts what int() accepts, as -1 and 1_0.
         size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})[ \t]*(;.*)?\r?\n", self.fp.readline(65536))
         if size is None:
             raise http.client.HTTPException("bad chunk size")
@@ -648,27 +667,27 @@ class _Response(http.client.HTTPResponse):
             [value.strip().lower() for value in self.headers.get_all(name, [])]
             for name in ("Content-Length", "Transfer-Encoding", "Content-Encoding")
         )
-        if self.headers.get_payload():  # http.client ends a head there
+        if self.headers.get_payload():  # http.client ends the headers at such a line
             raise http.client.HTTPException("a header line without a colon")
         if len(set(lengths)) > 1 or not all(re.fullmatch("[0-9]{1,18}", n) for n in lengths):
             raise http.client.HTTPException("bad Content-Length")
-        if codings != ["chunked"] * self.chunked or set(encodings) - {"identity"}:
+        if codings != (["chunked"] if self.chunked else []) or set(encodings) - {"identity"}:
             raise http.client.HTTPException("a coding that was not asked for")
         body = bytearray()
         if (self.length or 0) <= _MAX_ANSWER:
             self._read_to(body, _MAX_ANSWER)
         if len(body) + (self.length or 0) > _MAX_ANSWER:
             raise http.client.HTTPException("over 16 MiB")
-        if self.length:  # http.client says nothing of it
+        if self.length:  # what is missing; http.client does not mind
             raise http.client.HTTPException(f"cut short by {self.length} bytes")
         return body
 
     def excerpt(self) -> bytearray:
-        """What can be had of an error answer's body in half the time left: other routes follow."""
+        """What can be read of an error's body in half the time left: other routes may follow."""
         body = bytearray()
         with contextlib.suppress(*_LOWER_ERRORS):
             self._reader.deadline -= _left(self._reader.deadline) / 2
-            # Twice what is kept, for what is hidden in it has to be found whole.
+            # Twice what is kept, so that a credential at the cut is found whole and hidden.
             self._read_to(body, 2 * _MAX_EXCERPT)
         return body
 
@@ -680,13 +699,28 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection whose timeout is a deadline, a time of time.monotonic()."""
+    """A connection that takes a deadline (of time.monotonic) for its timeout.
+
+    urllib hands its timeout on unread, so that it can be one.
+    """
 
     def __init__(self, host: str, timeout: float, **kwargs: Any) -> None:
         super().__init__(host, **kwargs)
         self._deadline = timeout
         self._create_connection = self._dial
-        self.response_class = functools.partial(_Response, deadline=timeout)  # type: ignore
+        self.response_class = self._respond  # type: ignore
+        self._response: Any = None
+
+    def _respond(self, *args: Any, **kwargs: Any) -> _Response:
+        self._response = response = _Response(*args, deadline=self._deadline, **kwargs)
+        return response
+
+    def _tunnel(self) -> None:
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        finally:
+            if self._response is not None:  # as http.client does since 3.11
+                self._response.close()
 
     def _dial(self, address: tuple[str, int], *_: Any) -> socket.socket:
         """Connects to the first address that answers; they share the time that is left."""
@@ -698,7 +732,7 @@ class _Connection(http.client.HTTPConnection):
             except OSError as error:
                 failure = error
             else:
-                sock.settimeout(max(self._deadline - time.monotonic(), 0.001))  # TLS goes on
+                sock.settimeout(max(self._deadline - time.monotonic(), 0.001))  # for TLS
                 return sock
         raise failure
 
@@ -713,7 +747,7 @@ class _SecureConnection(_Connection, http.client.HTTPSConnection):
 
 
 def _opener(ssl_context: ssl.SSLContext | None, proxies: Any) -> urllib.request.OpenerDirector:
-    """What opens http and https; it has no handler for redirects, files, or statuses as errors."""
+    """Opens http and https, and nothing else; follows no redirect and raises for no status."""
     handler: Any = urllib.request.AbstractHTTPHandler()
 
     def http_open(request: urllib.request.Request) -> Any:
@@ -742,8 +776,34 @@ _OURS = {
     "User-Agent": f"bac_states/{__version__}",
 }
 _FRAMING = "connection|content-length|expect|te|trailer|transfer-encoding|upgrade"  # ours as well
-_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 for the job, from v1.5.0 on
+_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 that means the job, not the route
 _said = _record(dict, message=str, error=str, details=_only("reason", str, ""))
+
+
+def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
+    """What no error may repeat: credentials that are sent, their parts, passwords in them."""
+    secret = re.compile("auth|cookie|key|pass|secret|session|token", re.IGNORECASE)
+    sent = [value for name, value in headers.items() if secret.search(name)]
+    for proxy in proxies.values():
+        if "@" in proxy:
+            pair = urllib.parse.unquote(proxy.rpartition("@")[0].rpartition("/")[2])
+            sent.append("Basic " + base64.b64encode(os.fsencode(pair)).decode())
+    secrets = []
+    for value in sent:
+        secrets += [value, *re.split("[ ;,=]+", value)[1:]]
+        with contextlib.suppress(ValueError):  # it was no user:password
+            secrets.append(base64.b64decode(value.split(" ")[-1]).decode().partition(":")[2])
+    return sorted(filter(None, secrets), key=len, reverse=True)
+
+
+def _is_missing(route: tuple[str, str], error: SDKError) -> bool:
+    """Whether the server lacks the route, rather than the job."""
+    if error.status_code in (
+        403,
+        500,
+    ):  # servers with users (v1.7+) answer so for routes they removed
+        return route == _ROUTES[0] and "capability" in error.body
+    return error.status_code in (404, 405, 410) and not re.search(_JOB_STORE, error.body)
 
 
 class _Server:
@@ -759,7 +819,7 @@ class _Server:
 
     def ask(self, request: StateRequest, timeout: float) -> StateResponse:
         """Asks on one route after the other; one that answered is the first from then on."""
-        deadline = time.monotonic() + min(timeout, 2e6)  # sockets wait for 24 days at the most
+        deadline = time.monotonic() + min(timeout, 2e6)  # a socket's timeout overflows at 24 days
         missing: list[SDKError] = []
         for route in list(self._routes):
             try:
@@ -769,7 +829,7 @@ class _Server:
                     raise
                 missing.append(error)
             else:
-                self._routes.sort(key=lambda known: known != route)
+                self._routes.sort(key=lambda known: known != route)  # the others keep their order
                 return response
         said = ", ".join(f"{error.status_code} from {_line(error.url, 99)}" for error in missing)
         last = missing[-1]
@@ -783,7 +843,7 @@ class _Server:
         question = urllib.request.Request(url, data, self._headers, method=method)
         try:
             response = self._opener.open(question, timeout=deadline)
-            if response is None:
+            if response is None:  # no handler took it
                 raise OSError("the environment names a proxy of an unknown kind")
             with response:
                 body = response.whole() if response.status == 200 else response.excerpt()
@@ -800,26 +860,27 @@ class _Server:
             raise self._error(DecodeError, what, url, str(error), text, **more) from error
 
     def _no_answer(self, url: str, error: Exception) -> Any:
-        """The error for what urllib and all below it raise."""
+        """What urllib and the layers below raise, as our error."""
         what = "no complete answer from"
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, (socket.timeout, TimeoutError)):
             return self._error(TransportTimeout, what, url, "it is too late")
         words = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
         if isinstance(error, http.client.InvalidURL) or not isinstance(error, _NETWORK_ERRORS):
-            # The server's URL was checked; a proxy's may be quoted, and a password with it.
-            words, error.args = f"unusable proxy ({type(error).__name__})", ()
+            # The server's URL was checked, so it is a proxy's, and may be quoted with a password.
+            error.args, error.__context__ = (), None
+            words = f"unusable proxy ({type(error).__name__})"
         return self._error(TransportError, what, url, words)
 
     def _refusal(self, response: _Response, url: str, body: str) -> Any:
-        """The error that an answer is, by its status."""
+        """The error for an answer that is not 200."""
         status, headers = response.status, response.headers
         kind = {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
         unknown = {500: "(?i)job not found|no job found", 404: _JOB_STORE}.get(status)
         if unknown and re.search(unknown, body):
             kind = JobNotFound
         words = body.strip() or response.reason
-        with contextlib.suppress(ValueError, RecursionError):  # text up to v1.0.3
+        with contextlib.suppress(ValueError, RecursionError):  # up to v1.0.3 it is text, not JSON
             said = _said(json.loads(body))
             message, error = said.get("message", ""), said.get("error", "")
             parts = (message, "" if message and message in error else error, said.get("details"))
@@ -831,7 +892,7 @@ class _Server:
         return self._error(kind, f"HTTP {status} from", url, words, body, **details)
 
     def _error(self, kind: Any, what: str, url: str, why: str, body: str = "", **more: Any) -> Any:
-        """An error that repeats no credential, whatever was echoed."""
+        """An error that repeats no credential, even if the server did."""
         message = f"{what} {_line(url)}: {self._hide(why)}"
         return kind(message, url=url, body=self._hide(body)[:_MAX_EXCERPT], **more)
 
@@ -841,35 +902,12 @@ class _Server:
         return text
 
 
-def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
-    """The credentials that are sent to a server and its proxies, whole and in parts."""
-    secret = re.compile("auth|cookie|key|pass|secret|session|token", re.IGNORECASE)
-    sent = [value for name, value in headers.items() if secret.search(name)]
-    for proxy in proxies.values():
-        if "@" in proxy:
-            pair = urllib.parse.unquote(proxy.rpartition("@")[0].rpartition("/")[2])
-            sent.append("Basic " + base64.b64encode(os.fsencode(pair)).decode())
-    secrets = []
-    for value in sent:
-        secrets += [value, *re.split("[ ;,=]+", value)[1:]]
-        with contextlib.suppress(ValueError):  # it is no user:password
-            secrets.append(base64.b64decode(value.split(" ")[-1]).decode().partition(":")[2])
-    return sorted(filter(None, secrets), key=len, reverse=True)
-
-
-def _is_missing(route: tuple[str, str], error: SDKError) -> bool:
-    """Whether the server lacks the route, rather than the job."""
-    if error.status_code in (403, 500):  # so say servers with users, v1.7+, of what they removed
-        return route == _ROUTES[0] and "capability" in error.body
-    return error.status_code in (404, 405, 410) and not re.search(_JOB_STORE, error.body)
-
-
 def _usable_url(name: str, url: str, port: str = "") -> str:
-    """A URL that can be asked; what is wrong with it is told without it: it may hold a password."""
+    """A URL that can be asked. The error never repeats it: it may hold a password."""
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
     host = r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[\da-f:.]+\]"
-    path = r"/[!\"$->@-[\]-~]*"  # what prints, but ? # and \
+    path = r"/[!\"$->@-[\]-~]*"  # printable ASCII without space ? # and \
     pattern = rf"(https?)://({host})(?::(\d{{1,5}}))?({path})?"
     parts = re.fullmatch(pattern, url, re.ASCII | re.IGNORECASE)
     port = (parts and parts[3]) or port
@@ -895,10 +933,10 @@ def _environment() -> tuple[str, str, dict[str, str]]:
 
 def _server(server_url: Any, headers: Any, ssl_context: Any = None) -> _Server:
     """The server that the arguments name, and what is sent to it."""
-    url, port, credentials = _environment()
     if server_url is None:
+        url, port, credentials = _environment()
         url = _usable_url("the server of BACALHAU_API_HOST and _PORT", url, port or "1234")
-        headers = {**credentials, **(headers or {})}  # of the environment, for its server only
+        headers = {**credentials, **(headers or {})}  # which go to no other server
     else:
         url = _usable_url("server_url", server_url)
     if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
@@ -915,6 +953,7 @@ def _server(server_url: Any, headers: Any, ssl_context: Any = None) -> _Server:
 
 
 def _usable_request(request: str | StateRequest) -> StateRequest:
+    """A request that can be sent."""
     request = request if isinstance(request, StateRequest) else StateRequest(request)
     if not isinstance(request.job_id, str) or not isinstance(request.client_id, str):
         raise TypeError("job_id and client_id have to be text")
@@ -928,11 +967,41 @@ def _usable_request(request: str | StateRequest) -> StateRequest:
 
 
 def _usable_seconds(name: str, seconds: float) -> float:
+    """A number of seconds that a clock can take."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{name} has to be a number of seconds")
     if not 0 < seconds < float("inf"):
         raise ValueError(f"{name} has to be a finite number of seconds above 0")
     return float(min(seconds, 1e9))
+
+
+def _answers(server: _Server, request: Any, timeout: Any, limit: Any) -> Iterator[StateResponse]:
+    """Yields each answer; the last one is that the job has ended."""
+    request, timeout = _usable_request(request), _usable_seconds("timeout", timeout)
+    left = float("inf") if limit is None else _usable_seconds("limit", limit)
+    end = time.monotonic() + left
+    response, failure = None, None
+    pause, failures = 0.5, 0
+    while left > 0:
+        delay = pause
+        try:
+            response, failure, failures = server.ask(request, min(timeout, left)), None, 0
+        except SDKError as error:
+            passing = isinstance(error, TransportError) or error.status_code in (429, 502, 503, 504)
+            failure, failures = error, failures + 1
+            if not passing or (limit is None and failures > 10):
+                raise
+            delay = max(pause, error.retry_after or 0)
+        else:
+            yield response
+            if response.state.is_terminal:
+                return
+        time.sleep(max(0, min(delay, end - time.monotonic())))
+        pause = min(pause * 1.5, 5)
+        left = end - time.monotonic()
+    seen = f"its state is {response.state.state}" if response else "there was no answer"
+    words = f"the job {_line(request.job_id, 99)} has not ended within {limit:g} s: {seen}"
+    raise WaitTimeout(words, response=response) from failure
 
 
 def get(
@@ -964,41 +1033,12 @@ def wait(
 ) -> StateResponse:
     """Asks, as `get` does, until the job has ended: after 0.5 s, then ever later, up to 5 s.
 
-    Goes on without an answer and after 429, 502, 503 and 504, but where there is no `limit` only
-    ten times in a row. Raises WaitTimeout after `limit` seconds, and all that `get` raises.
+    Goes on after a TransportError, 429, 502, 503 and 504; without a `limit`, at most ten times in
+    a row. Raises WaitTimeout after `limit` seconds, and all that `get` raises.
     """
     for response in _answers(_server(server_url, headers, ssl_context), request, timeout, limit):
         pass
     return response
-
-
-def _answers(server: _Server, request: Any, timeout: Any, limit: Any) -> Iterator[StateResponse]:
-    """The answers up to one in which the job has ended."""
-    request, timeout = _usable_request(request), _usable_seconds("timeout", timeout)
-    left = float("inf") if limit is None else _usable_seconds("limit", limit)
-    end = time.monotonic() + left
-    response, failure = None, None
-    pause, failures = 0.5, 0
-    while left > 0:
-        delay = pause
-        try:
-            response, failure, failures = server.ask(request, min(timeout, left)), None, 0
-        except SDKError as error:
-            passing = isinstance(error, TransportError) or error.status_code in (429, 502, 503, 504)
-            failure, failures = error, failures + 1
-            if not passing or (limit is None and failures > 10):
-                raise
-            delay = max(pause, error.retry_after or 0)
-        else:
-            yield response
-            if response.state.is_terminal:
-                return
-        time.sleep(max(0, min(delay, end - time.monotonic())))
-        pause = min(pause * 1.5, 5)
-        left = end - time.monotonic()
-    seen = f"its state is {response.state.state}" if response else "there was no answer"
-    words = f"the job {_line(request.job_id, 99)} has not ended within {limit:g} s: {seen}"
-    raise WaitTimeout(words, response=response) from failure
 
 
 # ----------------------------------------------------------------------------------- the command
@@ -1024,7 +1064,7 @@ _DEMO_ANSWER = """{"state":{"Nodes":{
 
 @contextlib.contextmanager
 def _demo_server() -> Iterator[_Server]:
-    """A real server on loopback, which answers as v0.3.17 would, from the documented example."""
+    """A real server on a free loopback port; it answers with the example, as v0.3.17 would."""
     import http.server
     import socketserver
     import threading
@@ -1073,7 +1113,7 @@ def _table(state: JobState, asked: str) -> str:
 
 
 def _print(stream: Any, text: str) -> None:
-    """Writes in whatever encoding a stream has, and finds out whether that worked."""
+    """Writes text in the stream's encoding; OSError if that fails."""
     if stream is None:
         raise OSError("it is closed")
     encoding = stream.encoding or "utf-8"
@@ -1092,11 +1132,12 @@ def _say(message: str) -> None:
 
 
 def _options(argv: list[str] | None) -> Any:
+    """The command line's options."""
     import argparse
 
     class Parser(argparse.ArgumentParser):
         def _print_message(self, message: str, file: Any = None) -> None:
-            _print(file, message)  # argparse's own does not find out whether that worked
+            _print(file, message)  # argparse's own hides that it failed
 
     parser = Parser(
         prog="bac_states",
@@ -1123,10 +1164,12 @@ def _options(argv: list[str] | None) -> Any:
 
 
 def _run(options: Any) -> int:
+    """Asks, prints, and returns the exit code."""
     job_id, limit = options.job_id or _DEMO_JOB, options.wait_timeout
     waits = options.wait or limit is not None
     demo: Any = _demo_server() if options.demo else contextlib.nullcontext()
     with demo as server:
+        # Who names the server also set the environment, so its credentials may go there.
         server = server or _server(options.server, _environment()[2])
         if not waits:
             seconds = _usable_seconds("timeout", options.timeout)
@@ -1166,6 +1209,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         import signal
 
-        # By the signal, not by an exit code: so a shell's loop around it ends as well.
+        # Dies by the signal, so that a shell's loop around it ends too.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
