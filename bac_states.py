@@ -654,6 +654,14 @@ class _Response(http.client.HTTPResponse):
         self._reader = _DeadlineReader(self.fp.detach(), sock, deadline)
         self.fp = io.BufferedReader(self._reader)
 
+    def _read_status(self) -> Any:
+        # http.client passes over a 100 alone, RFC 9110 over every interim answer (15.2).
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        while 102 <= status <= 199:
+            http.client.parse_headers(self.fp)
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, status, reason
+
     def _read_next_chunk_size(self) -> int:
         # http.client accepts what int() accepts, as -1 and 1_0.
         size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})[ \t]*(;.*)?\r?\n", self.fp.readline(65536))
@@ -879,7 +887,7 @@ class _Server:
         unknown = {500: "(?i)job not found|no job found", 404: _JOB_STORE}.get(status)
         if unknown and re.search(unknown, body):
             kind = JobNotFound
-        words = body.strip() or response.reason
+        words = body.strip() or response.reason or "no word of why"
         with contextlib.suppress(ValueError, RecursionError):  # up to v1.0.3 it is text, not JSON
             said = _said(json.loads(body))
             message, error = said.get("message", ""), said.get("error", "")
