@@ -98,8 +98,7 @@ class SDKError(Exception):
         url: str = "",
         retry_after: int | None = None,
     ) -> None:
-        # Of a URL, no user:password@ is told.
-        self.message = _line(re.sub(r"//[^/\s]*@", "//", message), _MAX_MESSAGE)
+        self.message = _line(message, _MAX_MESSAGE)
         super().__init__(self.message)
         self.status_code = status_code
         self.body = body
@@ -350,7 +349,8 @@ def _record(build: Any, model: Any = None, **members: Any) -> Any:
 
     def read(value: Any) -> Any:
         fields = {}
-        value = {} if value is None else _of_type(dict, value)  # null in an array or map, as in Go
+        if type(value) is not dict:  # null in an array or map is an empty record, as in Go
+            value = {} if value is None else _of_type(dict, value)
         try:
             for key, item in value.items():
                 target, kind, convert = plan[key]
