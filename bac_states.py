@@ -499,14 +499,7 @@ _state = _record(
 # own converter did it while both existed: pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0.
 
 _JOB_STATES = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
-_FIRST_STATES = [
-    "Undefined",
-    "New",
-    "AskForBid",
-    "AskForBidAccepted",
-    "AskForBidRejected",
-    "BidAccepted",
-]
+_FIRST_STATES = "Undefined New AskForBid AskForBidAccepted AskForBidRejected BidAccepted".split()
 _COMPUTE_STATES = [*_FIRST_STATES, "BidRejected", "Completed", "Failed", "Cancelled"]
 _COMPUTE_STATES_V1_5_2 = [*_FIRST_STATES, "Running", "Publishing", *_COMPUTE_STATES[6:]]
 _COMPUTE_STATES_UNKNOWN = [*_FIRST_STATES, "6", "7", "8", "9", "Failed", "Cancelled"]
@@ -540,6 +533,7 @@ def _fold_job(state: Any = ("", ""), **fields: Any) -> Any:
 
 
 def _pair(state: Any = "", message: str = "") -> Any:
+    """What the newer API has for a state: a word or number, and a message."""
     return state, message
 
 
@@ -806,10 +800,8 @@ def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str
 
 def _is_missing(route: tuple[str, str], error: SDKError) -> bool:
     """Whether the server lacks the route, rather than the job."""
-    if error.status_code in (
-        403,
-        500,
-    ):  # servers with users (v1.7+) answer so for routes they removed
+    if error.status_code in (403, 500):
+        # Servers with users (v1.7+) answer so for a route that they do not have.
         return route == _ROUTES[0] and "capability" in error.body
     return error.status_code in (404, 405, 410) and not re.search(_JOB_STORE, error.body)
 
@@ -1007,7 +999,7 @@ def _answers(server: _Server, request: Any, timeout: Any, limit: Any) -> Iterato
         time.sleep(max(0, min(delay, end - time.monotonic())))
         pause = min(pause * 1.5, 5)
         left = end - time.monotonic()
-    seen = f"its state is {response.state.state}" if response else "there was no answer"
+    seen = f"its state is {response.state.state or 'none yet'}" if response else "no answer came"
     words = f"the job {_line(request.job_id, 99)} has not ended within {limit:g} s: {seen}"
     raise WaitTimeout(words, response=response) from failure
 

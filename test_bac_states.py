@@ -70,7 +70,7 @@ from bac_states import (
     WaitTimeout,
 )
 
-PROMISED_LINES = 1222
+PROMISED_LINES = 1214
 SOURCE = pathlib.Path(bac_states.__file__)
 README = SOURCE.with_name("README.md")
 VERSION = bac_states.__version__
