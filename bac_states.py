@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT-0
 # One file, standard library only: copy it into your project, no notice needed.
-"""The state of a Bacalhau job, as a server of any release from v0.2.0 to v1.9.3 tells it.
+"""The state of a Bacalhau job, from a server of any release from v0.2.0 to v1.9.3.
 
     import bac_states
 
@@ -10,7 +10,7 @@
         print(execution.node_id, execution.state, execution.run_output)
 
 `get` asks once, `wait` asks until the job has ended, `decode` reads an answer that you have
-already. Whatever goes wrong is one of these (bad arguments are ValueError or TypeError):
+already. Bad arguments raise ValueError or TypeError; all else that goes wrong is one of these:
 
     SDKError(Exception)                    any other status; .message .status_code .body .url
      |                                     .retry_after
@@ -20,12 +20,14 @@ already. Whatever goes wrong is one of these (bad arguments are ValueError or Ty
      +- TransportError(OSError)            no complete answer: DNS, TLS, proxy, reset, cut short
      |   +- TransportTimeout(TimeoutError) no complete answer within `timeout`
      +- WaitTimeout(TimeoutError)          the job did not end within `limit`; .response
-     +- DecodeError(ValueError)            a complete answer, but not a state; .path
+     +- DecodeError(ValueError)            a complete answer, but not a job's state; .path
 
 From a shell: `python -m bac_states JOB_ID`, and `--help` for the rest. Without `server_url` or
 `--server` the server is the one that Bacalhau's own tools would ask: BACALHAU_API_HOST,
-BACALHAU_API_PORT, BACALHAU_API_TLS_USETLS, with BACALHAU_API_KEY or BACALHAU_API_USERNAME and
-BACALHAU_API_PASSWORD; else http://127.0.0.1:1234.
+BACALHAU_API_PORT, BACALHAU_API_TLS_USETLS and BACALHAU_API_TLS_CAFILE, with BACALHAU_API_KEY or
+BACALHAU_API_USERNAME and BACALHAU_API_PASSWORD; else http://127.0.0.1:1234. The command sends
+these credentials to the server that `--server` names, too; `get` and `wait` never send them to a
+`server_url`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ import base64
 import contextlib
 import dataclasses
 import datetime
+import errno
 import functools
 import http.client
 import io
@@ -47,34 +50,45 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 
-TYPE_CHECKING = False  # type checkers take it for true; at run time `typing` would cost 5 %
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 % of an import
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-__all__ = ["get", "wait", "decode", "main"]
-__all__ += ["StateRequest", "StateResponse", "JobState", "NodeState", "ExecutionState"]
-__all__ += ["VerificationResult", "StorageSpec", "S3StorageSpec", "RunCommandResult"]
-__all__ += ["SDKError", "BadRequest", "InternalServerError", "JobNotFound", "TransportError"]
-__all__ += ["TransportTimeout", "WaitTimeout", "DecodeError"]
-__version__ = "1.0.0"
+    _Member = tuple[tuple[type, ...], str, Callable[[Any], Any] | None]
+else:
+    Any = object
 
-_MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer of 10,000 executions has 6 MB
-_MAX_EXCERPT = 8 * 1024  # bytes of an error answer that are read and kept
-_MAX_MESSAGE = 400  # characters of str(error)
-_MAX_PART = 200  # characters of a cell, or of one part of a message
+__all__ = ["decode", "get", "main", "wait"]
+__all__ += ["ExecutionState", "JobState", "NodeState", "StateRequest", "StateResponse"]
+__all__ += ["RunCommandResult", "S3StorageSpec", "StorageSpec", "VerificationResult"]
+__all__ += ["BadRequest", "DecodeError", "InternalServerError", "JobNotFound", "SDKError"]
+__all__ += ["TransportError", "TransportTimeout", "WaitTimeout"]
+__version__ = "1.1.0"
+
+_MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
+_MAX_ELEMENTS = 50_000  # of an array; half as many real executions fill the greatest answer
+_MAX_BODY = 8 * 1024  # characters of SDKError.body
+_MAX_MESSAGE = 400  # characters of SDKError.message
+_MAX_PART = 200  # characters of a cell of the table, or of one part of a message
+_MAX_REASON = 2000  # characters of the reason why a job failed
 
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
 
 
-def _line(text: str, limit: int = _MAX_PART) -> str:
-    """One line that is safe on a terminal: what does not print is escaped, a long tail is cut."""
-    text = text[: limit + 1]
-    if not text.isprintable():  # controls, bidi, separators, surrogates
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)  # without its quotes
+def _escape(text: str) -> str:
+    """The text without anything that acts on a terminal: what does not print is escaped."""
+    if text.isprintable():  # no controls, line ends, bidi marks, surrogates
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _shorten(text: str, limit: int = _MAX_PART) -> str:
+    """The text, escaped, in `limit` characters at the most."""
+    text = _escape(text[: limit + 1])
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -82,11 +96,11 @@ def _line(text: str, limit: int = _MAX_PART) -> str:
 
 
 class SDKError(Exception):
-    """The base of all errors; itself raised for a status that has no class of its own.
+    """The base of all errors; raised itself for a status that has no class of its own.
 
-    `message` is one printable line of at most 400 characters. `status_code` is the answer's, None
-    without one. `body` is the first 8 KiB of what the server said, as text. `url` is where it was
-    asked. `retry_after` is in whole seconds, None where the server names none.
+    `message` is one printable line of at most 400 characters. `status_code` is None if no answer
+    came. `body` is the start of what the server said, 8 KiB of text at the most. `url` is where
+    it was asked. `retry_after` is in whole seconds, None if the server names none.
     """
 
     def __init__(
@@ -98,7 +112,7 @@ class SDKError(Exception):
         url: str = "",
         retry_after: int | None = None,
     ) -> None:
-        self.message = _line(message, _MAX_MESSAGE)
+        self.message = _shorten(message, _MAX_MESSAGE)
         super().__init__(self.message)
         self.status_code = status_code
         self.body = body
@@ -111,7 +125,7 @@ class BadRequest(SDKError):
 
 
 class InternalServerError(SDKError):
-    """500: the server failed, or found several jobs that begin with the id."""
+    """500: the server failed, or found several jobs whose ids begin with the one asked for."""
 
 
 class JobNotFound(InternalServerError):
@@ -127,7 +141,7 @@ class TransportTimeout(TransportError, TimeoutError):
 
 
 class WaitTimeout(SDKError, TimeoutError):
-    """The job did not end within `limit`; `response` is the last answer, or None."""
+    """The job did not end within `limit`; `response` is the last answer, None if none came."""
 
     def __init__(
         self, message: str, *, response: StateResponse | None = None, **details: Any
@@ -137,7 +151,7 @@ class WaitTimeout(SDKError, TimeoutError):
 
 
 class DecodeError(SDKError, ValueError):
-    """A complete answer, but not a state; `path` says where, as in `state.Executions[3].State`."""
+    """A complete answer, but not a job's state; `path` says where: `state.Executions[3].State`."""
 
     def __init__(self, message: str, *, path: str = "", **details: Any) -> None:
         super().__init__(message, **details)
@@ -145,15 +159,14 @@ class DecodeError(SDKError, ValueError):
 
 
 # ---------------------------------------------------------------------------------------- models
-# In the operation's own terms. What the server left out is "", 0, False or (); a record that it
-# left out is None, which is not the same as an empty record.
-
-_Time = str  # RFC 3339, with up to nine fractional digits
+# In the operation's own terms. Text that the server left out is "", a number 0, a flag False, a
+# list (). A record that it left out is None, which is not the same as an empty record.
+# Times are RFC 3339 text with up to nine fractional digits.
 
 
 @dataclasses.dataclass(frozen=True)
 class StateRequest:
-    """What is asked. `client_id` is sent along and checked by no release."""
+    """What is asked. `client_id` is sent along; no release checks it."""
 
     job_id: str
     client_id: str = ""
@@ -197,7 +210,7 @@ class StorageSpec:
 
 @dataclasses.dataclass(frozen=True)
 class RunCommandResult:
-    """What the job's program wrote and returned. A Completed one can have any exit code."""
+    """What the job's program wrote and returned."""
 
     stdout: str = ""
     stdout_truncated: bool = False
@@ -209,11 +222,11 @@ class RunCommandResult:
 
 @dataclasses.dataclass(frozen=True)
 class ExecutionState:
-    """One attempt at the job on one node, or at one shard of it where a job had shards.
+    """One attempt at the job on one node, or at one shard or partition of it.
 
-    States are open words: Bidding, Waiting, Running, Verifying, Error, Cancelled, Completed (to
-    v0.3.19); New, AskForBid, BidAccepted, Completed, Failed, ... (since). Times are RFC 3339 text
-    with up to nine fractional digits. `verification_proposal` is base64.
+    `state` is an open word: Bidding, Waiting, Running, Verifying, Error, Cancelled, Completed up
+    to v0.3.19; since then New, AskForBid, BidAccepted, Completed, Failed and others.
+    `verification_proposal` is base64. `shard_index` is the partition's index from v1.6.1 on.
     """
 
     node_id: str = ""
@@ -229,8 +242,8 @@ class ExecutionState:
     published_results: StorageSpec | None = None
     run_output: RunCommandResult | None = None
     version: int = 0
-    create_time: _Time = ""
-    update_time: _Time = ""
+    create_time: str = ""
+    update_time: str = ""
 
     @property
     def is_terminal(self) -> bool:
@@ -239,13 +252,13 @@ class ExecutionState:
 
     @property
     def succeeded(self) -> bool:
-        """Whether this attempt ended well."""
-        return self.state == "Completed"
+        """Whether this attempt completed, without an exit code above 0 (-1 is WASM's for none)."""
+        return self.state == "Completed" and not (self.run_output and self.run_output.exit_code > 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class NodeState:
-    """What one node did: the last listed execution of each shard, by the shard's index."""
+    """What one node did: of each shard, by its index, the execution that is listed last."""
 
     shards: Mapping[int, ExecutionState] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -254,7 +267,8 @@ class NodeState:
 class JobState:
     """The job's state: New, Queued, InProgress, Completed, Error, Cancelled, or a newer word.
 
-    `status` is the server's sentence about it (from v1.4.0). Times are RFC 3339 text.
+    `status` is the server's sentence about it, `job_type` is batch, ops, service or daemon; only
+    the newer API (all that answers from v1.4.0 on) sends these two.
     """
 
     job_id: str = ""
@@ -262,9 +276,10 @@ class JobState:
     status: str = ""
     executions: tuple[ExecutionState, ...] = ()
     version: int = 0
-    create_time: _Time = ""
-    update_time: _Time = ""
-    timeout_at: _Time = ""
+    create_time: str = ""
+    update_time: str = ""
+    timeout_at: str = ""
+    job_type: str = ""
 
     @property
     def is_terminal(self) -> bool:
@@ -273,8 +288,13 @@ class JobState:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the job ended well; CompletedPartially and PartialError did not."""
-        return self.state == "Completed"
+        """Whether the job completed, and no program in a Completed execution failed.
+
+        CompletedPartially and PartialError are no success; an earlier Failed attempt is no harm.
+        """
+        return self.state == "Completed" and all(
+            execution.succeeded for execution in self.executions if execution.state == "Completed"
+        )
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -282,14 +302,14 @@ class JobState:
         shards: dict[str, dict[int, ExecutionState]] = {}
         for execution in self.executions:
             shards.setdefault(execution.node_id, {})[execution.shard_index] = execution
-        return {node_id: NodeState(found) for node_id, found in shards.items()}
+        return {node_id: NodeState(by_index) for node_id, by_index in shards.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class StateResponse:
     """An answer. `server_version` is what the server says of itself (from v1.2.1), else "".
 
-    `raw` is the document as received.
+    `raw` is the JSON document as it came, parsed.
     """
 
     state: JobState = JobState()
@@ -298,603 +318,973 @@ class StateResponse:
 
 
 # -------------------------------------------------------------------------------------- decoding
+# 1. How a JSON object is read. 2. The wire: what is read of each object, and what it becomes.
+# 3. A function for each era of the service, which makes the models. 4. `decode`.
+
+
+_DECODING_ERRORS = (ValueError, RecursionError)
 
 
 class _Mismatch(ValueError):
-    """A value of the wrong kind. The path grows on the way out: a good answer pays nothing."""
+    """A value that does not belong where it is. Each object around it adds its key to `path`."""
 
-    def __init__(self, wanted: str, value: object) -> None:
-        super().__init__(f"expected {wanted}, got {type(value).__name__}")
-        self.path: list[str | int] = []
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.path = ""
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.args[0]}" if self.path else str(self.args[0])
 
-def _of_type(kind: type, value: Any) -> Any:
-    """The value, if its type is exactly this one."""
-    if type(value) is not kind:  # isinstance would take true for an integer
-        raise _Mismatch(kind.__name__, value)
-    return value
-
-
-_text = functools.partial(_of_type, str)
+    def prepend(self, key: str | int) -> None:
+        joint = "." if self.path and not self.path.startswith("[") else ""
+        self.path = (f"[{key}]" if isinstance(key, int) else str(key)) + joint + self.path
 
 
-class _Plan(dict):  # type: ignore[type-arg]
-    """A field, its JSON type and a converter for each name, in all spellings that Go takes for one.
+def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
+    names = " or ".join(kind.__name__ for kind in types)
+    return _Mismatch(f"expected {names}, got {type(value).__name__}")
 
-    NodeID, NodeId and node_id are one. A spelling is folded once, then it is known.
+
+def _member(
+    types: tuple[type, ...], field: str, convert: Callable[[Any], Any] | None = None
+) -> _Member:
+    """What is read of a member of a JSON object: the types that its value may have, our name for
+    it, and what converts it, if it does not stay as it is."""
+    return types, field, convert
+
+
+_text = functools.partial(_member, (str,))
+_integer = functools.partial(_member, (int,))
+_flag = functools.partial(_member, (bool,))
+_number_or_word = functools.partial(_member, (int, str))
+_object = functools.partial(_member, (dict,))
+
+
+def _array(field: str, read: Callable[[Any], Any]) -> _Member:
+    return (list,), field, lambda items: tuple(_read_each(items, read).values())
+
+
+def _map(field: str, read: Callable[[Any], Any], read_key: Callable[[str], Any] = str) -> _Member:
+    """An object whose keys are data."""
+    return (dict,), field, lambda items: _read_each(items, read, read_key)
+
+
+def _read_each(
+    items: Any, read: Callable[[Any], Any], read_key: Callable[[Any], Any] = int
+) -> dict[Any, Any]:
+    """What `read` makes of the elements of an array, by index, or of a map's values, by key."""
+    if len(items) > _MAX_ELEMENTS:
+        raise _Mismatch(f"{len(items)} elements are more than {_MAX_ELEMENTS}")
+    elements = {}
+    for key, item in items.items() if isinstance(items, dict) else enumerate(items):
+        try:
+            elements[read_key(key)] = read(item)
+        except _Mismatch as error:
+            error.prepend(key)
+            raise
+    return elements
+
+
+def _folded(name: str) -> str:
+    """NodeID, NodeId and node_id are one name: Go ignores case, and v0.2.x has underscores."""
+    return str(name).replace("_", "").lower()
+
+
+def _record(build: Callable[..., Any], members: Mapping[str, _Member]) -> Callable[[Any], Any]:
+    """A function that reads a JSON object, and calls `build` with its members as keywords.
+
+    As in Go, unknown members are ignored, and null is absent, or an empty object where it is an
+    element of an array or map.
     """
+    known: dict[str, _Member | None] = {_folded(name): members[name] for name in members}
 
-    def __missing__(self, name: object) -> Any:
-        folded = str(name).replace("_", "").lower()
-        member = self.get(folded, (None, None, None))
-        if len(self) < 99 and len(folded) < 99:  # so that no server fills the memory
-            self[name] = member
+    def find(name: str) -> _Member | None:
+        member = known.get(_folded(name))
+        if len(known) < 100 and len(str(name)) < 100:  # so that no server can fill the memory
+            known[name] = member  # this spelling is not folded again
         return member
 
-
-def _record(build: Any, model: Any = None, **members: Any) -> Any:
-    """A function that reads a JSON object, and builds something from its members as keywords.
-
-    Members are those named here and the fields of the model: each a JSON type or a converter, or
-    the keyword's name with one of these.
-    """
-    model = model or build
-    for field in dataclasses.fields(model) if dataclasses.is_dataclass(model) else ():
-        members.setdefault(field.name, _KINDS[field.type])
-    plan = _Plan()
-    for name, member in members.items():
-        target, kind = member if isinstance(member, tuple) else (name, member)
-        convert = functools.partial(_of_type, kind) if isinstance(kind, type) else kind
-        plan[name.replace("_", "")] = (target, kind, convert)
-
     def read(value: Any) -> Any:
+        if value is None:
+            return build()
+        if type(value) is not dict:
+            raise _expected((dict,), value)
         fields = {}
-        if type(value) is not dict:  # null in an array or map is an empty record, as in Go
-            value = {} if value is None else _of_type(dict, value)
-        try:
-            for key, item in value.items():
-                target, kind, convert = plan[key]
-                if type(item) is kind:
-                    fields[target] = item
-                elif target is not None and item is not None:  # unknown members do not matter
-                    fields[target] = convert(item)
-        except _Mismatch as error:
-            error.path[:0] = [key]
-            raise
-        return build(**fields)
+        for name, item in value.items():
+            member = known[name] if name in known else find(name)
+            if member is None or item is None:
+                continue
+            types, field, convert = member
+            try:
+                if type(item) not in types:  # isinstance would take true for an integer
+                    raise _expected(types, item)
+                fields[field] = convert(item) if convert else item
+            except _Mismatch as error:
+                error.prepend(name)
+                raise
+        return fields if build is dict else build(**fields)
 
     return read
 
 
-def _each(kind: type, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A function that reads an array as a tuple, or a map as a dict, and converts each element."""
-
-    def read(items: Any) -> Any:
-        converted = {}
-        _of_type(kind, items)
-        try:
-            for key, item in items.items() if kind is dict else enumerate(items):
-                converted[key] = convert(item)
-        except _Mismatch as error:
-            error.path[:0] = [key]
-            raise
-        return converted if kind is dict else tuple(converted.values())
-
-    return read
+def _plain(model: type) -> dict[str, _Member]:
+    """The members that have the names of a model's texts, integers and flags."""
+    kinds: dict[Any, Any] = {"str": _text, "int": _integer, "bool": _flag}
+    fields = dataclasses.fields(model)  # their types are text: nothing evaluates annotations here
+    return {field.name: kinds[field.type](field.name) for field in fields if field.type in kinds}
 
 
-def _time(value: Any) -> Any:
-    """A time as it was sent; "" for Go's zero time."""
-    if value == "0001-01-01T00:00:00Z":
+def _to_time(text: str) -> str:
+    return "" if text == "0001-01-01T00:00:00Z" else text  # Go's zero time
+
+
+def _to_utc(nanoseconds: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339 text, without final zeros, as Go writes it."""
+    if nanoseconds <= 0:  # Go's zero time is far below
         return ""
-    return value if type(value) is str else _text(value)
-
-
-def _nanoseconds(value: Any) -> str:
-    """Nanoseconds since 1970 as RFC 3339 text in UTC; final zeros are cut, as Go does."""
-    seconds, fraction = divmod(_of_type(int, value), 10**9)
+    seconds, fraction = divmod(nanoseconds, 10**9)
     try:
         moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
     except OverflowError:
-        raise _Mismatch("nanoseconds of a year up to 9999", value) from None
+        raise _Mismatch("a time after the year 9999") from None
     return f"{moment.isoformat()}.{fraction:09}".rstrip("0").rstrip(".") + "Z"
 
 
-def _number_or_word(state: Any) -> Any:
-    """A state that becomes a word later, once the numbering is known."""
-    return state if type(state) is int else _text(state)
+def _to_status(text: str) -> str:
+    # v1.0.4 to v1.4.0 join two messages by ". ", even where one of them is empty.
+    return re.sub(r"^\. |\. $", "", text)
 
 
-def _word(state: Any, words: list[str]) -> Any:
-    """A state's word; a number that has none stays its digits, never a guess."""
-    if type(state) is int:
-        return words[state] if 0 <= state < len(words) else str(state)
-    return state if type(state) is str else _text(state)
+def _numbered(words: str) -> dict[int, str]:
+    return dict(enumerate(words.split(" ")))
 
 
-_desired = functools.partial(_word, words=["Pending", "Running", "Stopped"])
+def _to_word(state: int | str, words: Mapping[int, str]) -> str:
+    """A state's word. A number without one stays its digits, never a guess."""
+    return state if isinstance(state, str) else words.get(state, str(state))
 
 
-def _fold_status(**fields: Any) -> ExecutionState:
-    """An execution, whose status may be two messages joined."""
-    # v1.0.4 to v1.4.0 join two messages by ". " even where one is empty, and leave a DesiredState
-    # of 0 out. Older servers always send a VerificationResult, these never do.
-    if "verification_result" not in fields and ". " in fields.get("status", ""):
-        fields["status"] = re.sub(r"^\. |\. $", "", fields["status"])
-        fields.setdefault("desired_state", _desired(0))
-    return ExecutionState(**fields)
+_to_desired_state = functools.partial(_to_word, words=_numbered("Pending Running Stopped"))
 
 
-# How the fields of the models are read, by their annotations.
-_KINDS: dict[Any, Any] = {"str": str, "int": int, "bool": bool, "_Time": _time}
-_KINDS["Mapping[str, str] | None"] = _each(dict, lambda text: "" if text is None else _text(text))
-_KINDS["VerificationResult | None"] = _record(VerificationResult)
-_KINDS["S3StorageSpec | None"] = _s3 = _record(S3StorageSpec, checksum_sha256=("checksum", str))
-_KINDS["StorageSpec | None"] = _storage = _record(StorageSpec)
-_KINDS["RunCommandResult | None"] = _record(RunCommandResult, error_msg=("runner_error", str))
-_EXECUTION = {
-    "execution_id": ("compute_reference", str),  # v0.3.17 to v0.3.19
-    "desired_state": _desired,
+def _to_index(key: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", str(key)):
+        raise _Mismatch("expected a shard's index as the key")
+    return int(key)
+
+
+def _to_label(text: Any) -> str:
+    if text is not None and type(text) is not str:
+        raise _expected((str,), text)
+    return text or ""
+
+
+# The operation's own document, in the models' names. Samples, shortened:
+#
+# v0.2.0   {"state": {"nodes": {"Qm1": {"shards": {"0": {"state": 7, "shard_index": 0, ...}}}}}}
+# v0.3.16  {"state": {"Nodes": {"Qm1": {"Shards": {"0": {"NodeId": "Qm1", "State": "Completed",
+#              "PublishedResults": {"CID": "Qm2", ...}, "RunOutput": {"exitCode": 0, ...}, ...}}}}}}
+# v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
+# v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
+
+_read_verification = _record(VerificationResult, _plain(VerificationResult))
+_S3 = {**_plain(S3StorageSpec), "ChecksumSHA256": _text("checksum")}  # so the newer API says it
+_read_s3 = _record(S3StorageSpec, _S3)
+_STORAGE = {
+    **_plain(StorageSpec),
+    "S3": _object("s3", _read_s3),
+    "Metadata": _map("metadata", _to_label),
 }
-_executions = _each(list, _record(_fold_status, ExecutionState, **_EXECUTION))
-_KINDS["tuple[ExecutionState, ...]"] = _executions
+_OUTPUT = {**_plain(RunCommandResult), "ErrorMsg": _text("runner_error")}  # newer API, v1.1.1+
+_read_output = _record(RunCommandResult, _OUTPUT)
+_EXECUTION = {
+    **_plain(ExecutionState),
+    "ExecutionId": _text("compute_reference"),  # v0.3.17 to v0.3.19
+    "Status": _text("status", _to_status),
+    "DesiredState": _number_or_word("desired_state", _to_desired_state),
+    "VerificationResult": _object("verification_result", _read_verification),
+    "PublishedResults": _object("published_results", _record(StorageSpec, _STORAGE)),
+    "RunOutput": _object("run_output", _read_output),
+    "CreateTime": _text("create_time", _to_time),
+    "UpdateTime": _text("update_time", _to_time),
+}
+_SHARD = {**_EXECUTION, "State": _number_or_word("state")}  # a number up to v0.2.7
+_read_node = _record(dict, {"Shards": _map("shards", _record(dict, _SHARD), _to_index)})
+_executions = _array("executions", _record(ExecutionState, _EXECUTION))
+_STATE = {
+    **_plain(JobState),
+    "Nodes": _map("nodes", _read_node),  # to v0.3.19
+    "Shards": _map("shards", _record(dict, {"Executions": _executions})),  # v0.3.20 to v0.3.23
+    "Executions": _executions,  # v0.3.24+
+    "CreateTime": _text("create_time", _to_time),
+    "UpdateTime": _text("update_time", _to_time),
+    "TimeoutAt": _text("timeout_at", _to_time),
+}
+_read_state = _record(dict, _STATE)
 
-# The eras of the operation's own document: shards under nodes up to v0.3.19, executions under
-# shards up to v0.3.23, and since then a list of executions, into which the others are folded.
-# Up to v0.2.7 a shard's state was a number; v0.2.6 gave five of them other meanings.
+# The newer API, v1.0.4 to v1.9.3. A sample, shortened:
+#
+# {"Job": {"ID": "j-5", "Type": "batch", "State": {"StateType": "Completed"}, ...},
+#  "Executions": {"Items": [{"ID": "e-1", "NodeID": "n-1", "JobID": "j-5", "PartitionIndex": 1,
+#      "ComputeState": {"StateType": 9, "Message": "..."}, "DesiredState": {"StateType": 2},
+#      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
+#      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_SHARD_STATES = ["", *"Bidding Cancelled Waiting Running Error Verifying Completed".split()]
-_SHARD_STATES_V0_2_6 = ["", *"Bidding Waiting Running Verifying Cancelled Error Completed".split()]
-
-
-def _fold_state(nodes: Any = None, shards: Any = None, **fields: Any) -> JobState:
-    """A state, with the nodes or shards that it may have as a list of executions."""
-    if shards:
-        fields["executions"] = tuple(one for listed in shards.values() for one in listed)
-    elif nodes is not None or not fields:  # {} is all that is sent before anything has happened
-        return _fold_nodes(nodes or {})
-    return JobState(**fields)
+_read_result_type = _record(dict, {"Type": _text("type"), "Params": _object("params")})
+_read_s3_result = _record(dict, {"Params": _object("s3", _read_s3)})
+_read_other_result = _record(dict, {"Params": _object("params", _record(dict, _STORAGE))})
 
 
-def _fold_nodes(nodes: dict[Any, Any]) -> JobState:
-    """All shards as executions, and the job's state worked out from theirs."""
+def _read_result(value: dict[str, Any]) -> StorageSpec:
+    """Where the results are. Their Type says what the Params are."""
+    source = _read_result_type(value).get("type", "")
+    if not source:
+        return StorageSpec()
+    if source.lower() == "s3":
+        return StorageSpec(source, **_read_s3_result(value))
+    params = _read_other_result(value).get("params", {})
+    return StorageSpec(**{**params, "storage_source": source})
+
+
+_NUMBERED_STATE = {"StateType": _number_or_word("state"), "Message": _text("message")}
+_NEWER_RECORD = {
+    "Revision": _integer("version"),
+    "CreateTime": _integer("create_time", _to_utc),
+    "ModifyTime": _integer("update_time", _to_utc),
+}
+_NEWER_EXECUTION = {
+    "ID": _text("compute_reference"),
+    "JobID": _text("job_id"),
+    "NodeID": _text("node_id"),
+    "PartitionIndex": _integer("shard_index"),  # v1.6.1+
+    "ComputeState": _object("compute", _record(dict, _NUMBERED_STATE)),
+    "DesiredState": _object("desired", _record(dict, _NUMBERED_STATE)),
+    "PublishedResult": _object("published_results", _read_result),
+    "RunOutput": _object("run_output", _read_output),
+    **_NEWER_RECORD,
+}
+_NAMED_STATE = {"StateType": _text("state"), "Message": _text("message")}
+_NEWER_JOB = {
+    "ID": _text("job_id"),
+    "Name": _text("name"),
+    "Type": _text("job_type"),
+    "State": _object("told", _record(dict, _NAMED_STATE)),
+    **_NEWER_RECORD,
+}
+_LISTING = {
+    "Items": _array("items", _record(dict, _NEWER_EXECUTION)),  # v1.4.0+
+    "Executions": _array("items", _record(dict, _NEWER_EXECUTION)),  # v1.2.2 to v1.3.2
+}
+
+# The eras.
+
+# The words for a shard's numbers: up to v0.2.7 its state is one. v0.2.6 numbered them anew.
+_SHARD_STATES_TO_V0_2_5 = _numbered(" Bidding Cancelled Waiting Running Error Verifying Completed")
+_SHARD_STATES = _numbered(" Bidding Waiting Running Verifying Cancelled Error Completed")
+
+
+def _from_state(value: dict[str, Any]) -> JobState:
+    """The operation's own document, which has executions by node, by shard, or in one list."""
+    names = {_folded(name) for name in value}
+    if names and not names.intersection(map(_folded, _STATE)):
+        raise _Mismatch("nothing in it belongs to a job's state")
+    state = _read_state(value)
+    if "nodes" in names or not names:  # to v0.3.19; {} is said before anything has happened
+        shards = _from_nodes(state.get("nodes", {}))
+        return JobState(executions=shards, state=_job_state(shards))
+    executions = list(state.pop("executions", ()))
+    for shard in state.pop("shards", {}).values():  # v0.3.20 to v0.3.23
+        executions.extend(shard.get("executions", ()))
+    return JobState(**state, executions=tuple(executions))
+
+
+def _from_nodes(nodes: dict[str, dict[str, Any]]) -> tuple[ExecutionState, ...]:
+    """An execution for each shard on each node."""
     shards = []
-    words = _SHARD_STATES_V0_2_6
     for node_id, node in nodes.items():
-        for index, shard in node.items():
-            if not re.fullmatch("[0-9]{1,9}", str(index)):
-                raise _Mismatch("a number as a shard's key", index)
-            if shard.get("shard_index") == 0:  # left out from v0.2.6 on
-                words = _SHARD_STATES
-            shard["shard_index"] = shard.get("shard_index") or int(index)
-            shard["node_id"] = shard.get("node_id") or str(node_id)
-            shards.append(shard)
-    for shard in shards:
-        shard["state"] = _word(shard.get("state", ""), words)
-    states = {shard["state"] for shard in shards}
-    # Cancelled ends a node's bid, not the job; losers may stay Bidding for ever (v0.3.18).
+        for index, shard in node.get("shards", {}).items():
+            shard["node_id"] = shard.get("node_id") or node_id  # it can be there and empty
+            shards.append((index, shard))
+    # Only servers before v0.2.6 write out that an index is 0.
+    is_old = any(shard.get("shard_index") == 0 for _, shard in shards)
+    words = _SHARD_STATES_TO_V0_2_5 if is_old else _SHARD_STATES
+    executions = []
+    for index, shard in shards:
+        shard["state"] = _to_word(shard.get("state", ""), words)
+        shard["shard_index"] = shard.get("shard_index") or index
+        executions.append(ExecutionState(**shard))
+    return tuple(executions)
+
+
+def _job_state(shards: tuple[ExecutionState, ...]) -> str:
+    """The state of a job by those of its shards: up to v0.3.19 no server sends one."""
+    states = {shard.state for shard in shards}
+    # Cancelled is the end of a node's bid, not of the job; losers may stay Bidding for ever.
     if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
-        state = "InProgress"
-    elif states & {"Error", "Completed"}:
-        state = "Error" if "Error" in states else "Completed"
-    else:
-        state = "InProgress" if "Bidding" in states else "New"
-    return JobState(executions=tuple(ExecutionState(**shard) for shard in shards), state=state)
+        return "InProgress"
+    for state in ("Error", "Completed"):
+        if state in states:
+            return state
+    return "InProgress" if "Bidding" in states else "New"
 
 
-def _only(member: str, kind: Any, default: Any) -> Any:
-    """A reader of JSON objects of which one member matters."""
-    return _record(lambda **fields: fields.get(member, default), **{member: kind})
-
-
-_shards = _each(dict, _record(dict, ExecutionState, state=_number_or_word, **_EXECUTION))
-_state = _record(
-    _fold_state,
-    JobState,
-    nodes=_each(dict, _only("shards", _shards, {})),
-    shards=_each(dict, _only("executions", _executions, ())),
-)
-
-# The newer API (all that answers from v1.4.0 on), in the operation's shape and words, as Bacalhau's
-# own converter did it while both existed: pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0.
+# The newer API's states become the operation's words, as in Bacalhau's own converter
+# (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 has other numbers from 6 on.
 
 _JOB_STATES = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
-_FIRST_STATES = "Undefined New AskForBid AskForBidAccepted AskForBidRejected BidAccepted".split()
-_COMPUTE_STATES = [*_FIRST_STATES, "BidRejected", "Completed", "Failed", "Cancelled"]
-_COMPUTE_STATES_V1_5_2 = [*_FIRST_STATES, "Running", "Publishing", *_COMPUTE_STATES[6:]]
-_COMPUTE_STATES_UNKNOWN = [*_FIRST_STATES, "6", "7", "8", "9", "Failed", "Cancelled"]
+_EARLY_STATES = "Undefined New AskForBid AskForBidAccepted AskForBidRejected BidAccepted"
+_STATES_TO_V1_5_1 = _numbered(f"{_EARLY_STATES} BidRejected Completed Failed Cancelled")
+_STATES = _numbered(f"{_EARLY_STATES} Running Publishing BidRejected Completed Failed Cancelled")
+_STATES_OF_ANY_RELEASE = {**_numbered(_EARLY_STATES), 10: "Failed", 11: "Cancelled"}
 
 
-def _compute_states(server_version: str) -> list[str]:
-    """The words for a release's numbers; for an unknown one, those that never changed."""
-    numbers = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})", server_version)
-    release = tuple(map(int, numbers.groups())) if numbers else (0, 0, 0)
-    if release == (0, 0, 0):  # a build without a version says v0.0.0
-        return _COMPUTE_STATES_UNKNOWN
-    return _COMPUTE_STATES if release < (1, 5, 2) else _COMPUTE_STATES_V1_5_2
+def _execution_states(server_version: str) -> dict[int, str]:
+    """What a release's numbers mean; if it is unknown, only those that have one meaning."""
+    version = re.fullmatch(r"v(\d{1,9})\.(\d{1,9})\.(\d{1,9})([-+].*)?", server_version, re.ASCII)
+    if not version:
+        return _STATES_OF_ANY_RELEASE
+    release = tuple(int(number) for number in version.group(1, 2, 3))
+    is_between = release == (1, 5, 1) and version[4]  # a build on the way to v1.5.2
+    if is_between or release == (0, 0, 0):  # so says a build without a version
+        return _STATES_OF_ANY_RELEASE
+    return _STATES_TO_V1_5_1 if release < (1, 5, 2) else _STATES
 
 
-def _fold_results(source: str = "", params: Any = None) -> StorageSpec:
-    """Where the results are: the parameters are fields of the record for their type."""
-    if source.lower() == "s3":
-        return StorageSpec(source, s3=_s3(params))
-    return dataclasses.replace(_storage(params), storage_source=source) if source else StorageSpec()
+def _from_newer_job(
+    job: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
+) -> JobState:
+    told: dict[str, str] = job.pop("told", {})
+    state = told.get("state", "")
+    return JobState(
+        **job,
+        state=_JOB_STATES.get(state, state),
+        status=told.get("message", ""),
+        executions=tuple(_from_newer_execution(execution, words) for execution in executions),
+    )
 
 
-def _fold_execution(compute: Any = ("", ""), desired: Any = ("", ""), **fields: Any) -> Any:
-    """An execution's fields; its state stays a number until the release is known."""
-    fields["state"], fields["desired_state"] = compute[0], _desired(desired[0])
-    fields["status"] = ". ".join(filter(None, (compute[1], desired[1])))
-    return fields
+def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
+    compute = execution.pop("compute", {})
+    desired = execution.pop("desired", {})
+    messages = [compute.get("message", ""), desired.get("message", "")]
+    if messages[0] == messages[1]:
+        messages.pop()
+    return ExecutionState(
+        **execution,
+        state=_to_word(compute.get("state", ""), words),
+        status=". ".join(filter(None, messages)),
+        desired_state=_to_desired_state(desired.get("state", "")),
+    )
 
 
-def _fold_job(state: Any = ("", ""), **fields: Any) -> Any:
-    return {**fields, "state": _JOB_STATES.get(state[0], state[0]), "status": state[1]}
-
-
-def _pair(state: Any = "", message: str = "") -> Any:
-    """What the newer API has for a state: a word or number, and a message."""
-    return state, message
-
-
-_newer_state = _record(_pair, state_type=("state", _number_or_word), message=str)
-_REVISION = {
-    "revision": ("version", int),
-    "create_time": _nanoseconds,
-    "modify_time": ("update_time", _nanoseconds),
+_ANSWER = {
+    "state": _object("state", _from_state),
+    "Job": _object("job", _record(dict, _NEWER_JOB)),
+    "Executions": _object("executions", _record(dict, _LISTING)),
 }
-_results = _record(_fold_results, type=("source", str), params=dict)
-_newer_execution = _record(
-    _fold_execution,
-    id=("compute_reference", str),
-    job_id=str,
-    node_id=str,
-    compute_state=("compute", _newer_state),
-    desired_state=("desired", _newer_state),
-    published_result=("published_results", _results),
-    run_output=_KINDS["RunCommandResult | None"],
-    **_REVISION,
-)
-_newer_job = _record(
-    _fold_job,
-    id=("job_id", str),
-    name=str,
-    state=_record(_pair, state_type=("state", str), message=str),
-    **_REVISION,
-)
-_items = _each(list, _newer_execution)
-_listing = _record(dict, items=_items, executions=("items", _items))  # items since v1.4.0
-_document = _record(dict, state=_state, job=_newer_job, executions=_listing)
+_read_answer = _record(dict, _ANSWER)
+
+
+def _from_answer(document: Any, server_version: str) -> tuple[JobState, str]:
+    """The job's state, and its name if the newer API tells one."""
+    answer = _read_answer(document)
+    if "state" in answer:
+        return answer["state"], ""
+    job = answer.get("job", {})
+    if not job.get("job_id"):
+        raise _Mismatch("it has no state, and no Job with an ID")
+    name = job.pop("name", "")
+    executions = answer.get("executions", {}).get("items", ())
+    return _from_newer_job(job, executions, _execution_states(server_version)), name
+
+
+def _parse(document: object) -> Any:
+    """JSON as RFC 8259 has it: in UTF-8, without the NaN and Infinity that json would take."""
+    if isinstance(document, (bytes, bytearray)):
+        document = document.decode("utf-8")
+    if not isinstance(document, str):
+        return document
+    return json.loads(document.lstrip("\ufeff"), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
+    """Decodes an answer, which has to be about the job that was asked for."""
+    parsed = _parse(document)
+    state, name = _from_answer(parsed, server_version)
+    is_about_it = state.job_id.startswith(asked) or asked == name
+    if state.job_id and not is_about_it:
+        raise _Mismatch(f"it is about the job {state.job_id}")
+    return StateResponse(state, server_version, parsed)
 
 
 def decode(document: object, *, server_version: str = "") -> StateResponse:
     """Decodes an answer of any release: bytes or text of JSON, or the object parsed from it.
 
-    `server_version`, as "v1.5.2", settles what the newer API's numbers mean. Raises DecodeError.
+    `server_version`, as "v1.5.2", says what the newer API's numbers mean. Raises DecodeError.
     """
-    return _decode(document, server_version)
-
-
-def _decode(document: Any, server_version: str, asked: str = "") -> StateResponse:
-    """Decodes an answer, which has to be about the job that was asked for."""
+    if not isinstance(server_version, str):
+        raise TypeError("server_version has to be text")
     try:
-        if isinstance(document, (bytes, bytearray)):
-            document = document.decode("utf-8")
-        if isinstance(document, str):
-            # int raises ValueError for NaN and Infinity, which json would accept.
-            document = json.loads(document[document.startswith("\ufeff") :], parse_constant=int)
-        found = _document(document)
-        name = None
-        if "state" in found:
-            state = found["state"]
-        elif "job" in found:
-            job, words = found["job"], _compute_states(server_version)
-            name = job.pop("name", None)
-            executions = found.get("executions", {}).get("items", ())
-            for fields in executions:
-                fields["state"] = _word(fields["state"], words)
-            state = JobState(executions=tuple(ExecutionState(**f) for f in executions), **job)
-        else:
-            raise _Mismatch("a state or a Job in it", document)
-        if state.job_id and not state.job_id.startswith(asked) and name != asked:
-            raise ValueError(f"it is about the job {_line(state.job_id)}")
-    except (ValueError, RecursionError) as error:
-        steps: Any = getattr(error, "path", [])
-        path = "".join(f"[{step}]" if type(step) is int else f".{step}" for step in steps)[1:]
-        raise DecodeError(f"no state of a job: {path}{path and ': '}{error}", path=path) from error
-    return StateResponse(state, server_version, document)
+        return _decode(document, server_version)
+    except _DECODING_ERRORS as error:
+        path = getattr(error, "path", "")
+        raise DecodeError(f"not a job's state: {error}", path=path) from error
 
 
 # ------------------------------------------------------------------------------------- transport
-# urllib with what it lacks: a deadline for the whole call, a cap, strict framing, no redirects.
+# urllib with what it lacks: a deadline for the whole call, a cap, checked lengths. No redirects.
 
-_NETWORK_ERRORS = (OSError, http.client.HTTPException)
-_LOWER_ERRORS = (*_NETWORK_ERRORS, ValueError, OverflowError)
+_NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
 
-def _left(deadline: float) -> float:
-    """The seconds left to a deadline."""
+def _seconds_left(deadline: float) -> float:
+    """The seconds until a deadline, which is a time of time.monotonic."""
     left = deadline - time.monotonic()
     if left <= 0:
-        raise socket.timeout("timed out")
+        raise TimeoutError("timed out")
     return left
 
 
-class _DeadlineReader(io.RawIOBase):
-    """A socket's raw reader that stops at the deadline, however slowly the bytes drip."""
+class _DeadlineSocket:
+    """All that http.client asks of a socket; each step has the time that is left."""
 
-    def __init__(self, raw: Any, sock: socket.socket, deadline: float) -> None:
-        self._raw, self._sock, self.deadline = raw, sock, deadline
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.sock = sock
+        self.deadline = deadline
+        self.file: io.BufferedReader | None = None
+
+    def set_timeout(self) -> None:
+        self.sock.settimeout(_seconds_left(self.deadline))
+
+    def sendall(self, data: bytes) -> None:
+        self.set_timeout()
+        self.sock.sendall(data)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        self.file = io.BufferedReader(_DeadlineReader(self))
+        return self.file
+
+    def close(self) -> None:
+        self.sock.close()  # which lasts until its files are closed
+
+
+class _DeadlineReader(io.RawIOBase):
+    """A socket's file; however slowly the bytes drip, it ends at the deadline."""
+
+    def __init__(self, limited: _DeadlineSocket) -> None:
+        self._limited = limited
+        self._raw = limited.sock.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(_left(self.deadline))
-        count: int | None = self._raw.readinto(buffer)
-        self._sock.settimeout(_left(self.deadline))  # for TLS, which follows a proxy's answer
-        return count
+        self._limited.set_timeout()
+        return self._raw.readinto(buffer)
 
     def close(self) -> None:
         self._raw.close()
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
-    """A response that reads itself, within the deadline."""
-
-    def __init__(self, sock: socket.socket, *args: Any, deadline: float, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self._reader = _DeadlineReader(self.fp.detach(), sock, deadline)
-        self.fp = io.BufferedReader(self._reader)
-
-    def _read_status(self) -> Any:
-        # http.client passes over a 100 alone, RFC 9110 over every interim answer (15.2).
-        version, status, reason = super()._read_status()  # type: ignore[misc]
-        while 102 <= status <= 199:
-            http.client.parse_headers(self.fp)
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-        return version, status, reason
-
-    def _read_next_chunk_size(self) -> int:
-        # http.client accepts what int() accepts, as -1 and 1_0.
-        size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})[ \t]*(;.*)?\r?\n", self.fp.readline(65536))
-        if size is None:
-            raise http.client.HTTPException("bad chunk size")
-        return int(size[1], 16)
-
-    def whole(self) -> bytearray:
-        """The body, if it is as long as it says, and not too long."""
-        lengths, codings, encodings = (
-            [value.strip().lower() for value in self.headers.get_all(name, [])]
-            for name in ("Content-Length", "Transfer-Encoding", "Content-Encoding")
-        )
-        if self.headers.get_payload():  # http.client ends the headers at such a line
-            raise http.client.HTTPException("a header line without a colon")
-        if len(set(lengths)) > 1 or not all(re.fullmatch("[0-9]{1,18}", n) for n in lengths):
-            raise http.client.HTTPException("bad Content-Length")
-        if codings != (["chunked"] if self.chunked else []) or set(encodings) - {"identity"}:
-            raise http.client.HTTPException("a coding that was not asked for")
-        body = bytearray()
-        if (self.length or 0) <= _MAX_ANSWER:
-            self._read_to(body, _MAX_ANSWER)
-        if len(body) + (self.length or 0) > _MAX_ANSWER:
-            raise http.client.HTTPException("over 16 MiB")
-        if self.length:  # what is missing; http.client does not mind
-            raise http.client.HTTPException(f"cut short by {self.length} bytes")
-        return body
-
-    def excerpt(self) -> bytearray:
-        """What can be read of an error's body in half the time left: other routes may follow."""
-        body = bytearray()
-        with contextlib.suppress(*_LOWER_ERRORS):
-            self._reader.deadline -= _left(self._reader.deadline) / 2
-            # Twice what is kept, so that a credential at the cut is found whole and hidden.
-            self._read_to(body, 2 * _MAX_EXCERPT)
-        return body
-
-    def _read_to(self, body: bytearray, limit: int) -> None:
-        piece = b"..."
-        while piece and len(body) <= limit:
-            piece = self.read1(65536)
-            body += piece
-
-
 class _Connection(http.client.HTTPConnection):
-    """A connection that takes a deadline (of time.monotonic) for its timeout.
+    """A connection whose timeout is for everything: addresses, proxy, TLS, request and answer.
 
-    urllib hands its timeout on unread, so that it can be one.
+    _tunnel and _tunnel_host are not documented; without them, each call is an AttributeError.
     """
 
-    def __init__(self, host: str, timeout: float, **kwargs: Any) -> None:
-        super().__init__(host, **kwargs)
-        self._deadline = timeout
-        self._create_connection = self._dial
-        self.response_class = self._respond  # type: ignore
-        self._response: Any = None
+    def __init__(
+        self, host: str, *args: Any, context: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
+        if context:
+            self.default_port = http.client.HTTPS_PORT
+        super().__init__(host, *args, **options)
+        self._context = context
 
-    def _respond(self, *args: Any, **kwargs: Any) -> _Response:
-        self._response = response = _Response(*args, deadline=self._deadline, **kwargs)
-        return response
-
-    def _tunnel(self) -> None:
+    def connect(self) -> None:
+        deadline = time.monotonic() + (self.timeout or 0)
+        sock = self._dial(deadline)
+        this: Any = self  # type checkers do not know of the tunnel
         try:
-            super()._tunnel()  # type: ignore[misc]
-        finally:
-            if self._response is not None:  # as http.client does since 3.11
-                self._response.close()
+            self._limit(sock, deadline)
+            if this._tunnel_host:
+                self._open_tunnel(this)
+            if self._context:
+                self._limited.set_timeout()  # for the whole handshake
+                host = (this._tunnel_host or self.host).rstrip(".")
+                sock = self._context.wrap_socket(sock, server_hostname=host)
+                self._limit(sock, deadline)
+        except BaseException:
+            sock.close()
+            raise
 
-    def _dial(self, address: tuple[str, int], *_: Any) -> socket.socket:
-        """Connects to the first address that answers; they share the time that is left."""
+    def _limit(self, sock: socket.socket, deadline: float) -> None:
+        self._limited = self.sock = _DeadlineSocket(sock, deadline)
+
+    def _open_tunnel(self, this: Any) -> None:
+        try:
+            this._tunnel()
+        finally:
+            if self._limited.file:  # before 3.11, a refused tunnel leaves it open
+                self._limited.file.close()
+
+    def _dial(self, deadline: float) -> socket.socket:
+        """Connects to the first address that answers; they share the time."""
+        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         failure = OSError("the host has no address")
-        found: Any = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-        for untried, (*_, where) in zip(range(len(found), 0, -1), found):
+        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+            share = _seconds_left(deadline) / (len(addresses) - tried)
             try:
-                sock = socket.create_connection(where[:2], _left(self._deadline) / untried)
-            except OSError as error:
+                return _connect(socket.socket(family, kind, protocol), address, share)
+            except OSError as error:  # this machine has no IPv6, perhaps
                 failure = error
-            else:
-                sock.settimeout(max(self._deadline - time.monotonic(), 0.001))  # for TLS
-                return sock
         raise failure
 
-    def send(self, data: Any) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(_left(self._deadline))
-        super().send(data)
+    def getresponse(self) -> http.client.HTTPResponse:
+        response = super().getresponse()
+        if response.status != 200:  # half of the time that is left is for the next route
+            self._limited.deadline -= _seconds_left(self._limited.deadline) / 2
+        return response
 
 
-class _SecureConnection(_Connection, http.client.HTTPSConnection):
-    pass
+def _connect(sock: socket.socket, address: Any, timeout: float) -> socket.socket:
+    try:
+        sock.settimeout(timeout)
+        sock.connect(address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
-def _opener(ssl_context: ssl.SSLContext | None, proxies: Any) -> urllib.request.OpenerDirector:
-    """Opens http and https, and nothing else; follows no redirect and raises for no status."""
-    handler: Any = urllib.request.AbstractHTTPHandler()
+class _Handler(urllib.request.AbstractHTTPHandler):
+    """Opens http and https by connections with a deadline."""
 
-    def http_open(request: urllib.request.Request) -> Any:
-        # The type is a proxy's by now, and of a kind that nobody opens if it is not http.
-        return handler.do_open(_Connection, request) if request.type == "http" else None
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        super().__init__()
+        self._context = context
 
-    handler.http_open = http_open
-    handler.https_open = functools.partial(handler.do_open, _SecureConnection, context=ssl_context)
-    handler.http_request = handler.https_request = handler.do_request_
-    opener = urllib.request.OpenerDirector()
-    opener.add_handler(urllib.request.ProxyHandler(proxies))
-    opener.add_handler(handler)
-    return opener
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        if self._context is None:
+            self._context = ssl.create_default_context()  # takes 16 ms, so once
+        return self.do_open(_Connection, request, context=self._context)
+
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
 
-# ---------------------------------------------------------------------------------------- asking
+def _read_body(response: http.client.HTTPResponse) -> bytearray:
+    """The whole body of an answer; what is refused here, http.client would not mind."""
+    lengths = {value.strip() for value in response.headers.get_all("Content-Length", [])}
+    codings = [value.lower() for value in response.headers.get_all("Transfer-Encoding", [])]
+    encodings = {value.lower() for value in response.headers.get_all("Content-Encoding", [])}
+    if codings not in ([], ["chunked"]) or encodings - {"identity"}:
+        raise OSError("the answer has a coding that was not asked for")
+    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
+        raise OSError("the answer has a bad Content-Length")
+    declared = int(lengths.pop()) if lengths and not codings else None
+    body = bytearray()
+    if declared is None or declared <= _MAX_ANSWER:
+        _read_to(body, response, _MAX_ANSWER)
+    if max(len(body), declared or 0) > _MAX_ANSWER:
+        raise OSError("the answer is over 16 MiB")
+    is_whole = bool(body or codings) if declared is None else len(body) == declared
+    if not is_whole:
+        raise OSError("the answer was cut short")
+    return body
 
-_ROUTES = (
-    ("POST", "/requester/states"),  # v0.3.17 to v1.3.2
-    ("GET", "/api/v1/orchestrator/jobs/{}?include=executions"),  # all that answers from v1.4.0 on
-    ("POST", "/states"),  # v0.2.0 to v0.3.16
-)
-_OURS = {
+
+def _read_excerpt(response: http.client.HTTPResponse) -> bytearray:
+    """As much of an error's body as can be had; twice what is kept, to see credentials whole."""
+    body = bytearray()
+    with contextlib.suppress(*_NETWORK_ERRORS):
+        _read_to(body, response, 2 * _MAX_BODY)
+    return body
+
+
+def _read_to(body: bytearray, response: http.client.HTTPResponse, limit: int) -> None:
+    """Adds to a body what comes, until it ends or is longer than the limit."""
+    for piece in iter(functools.partial(response.read1, 65536), b""):
+        body += piece
+        if len(body) > limit:
+            break
+
+
+# ------------------------------------------------------------------------ arguments, environment
+# Each message begins with the name of the argument or variable that is wrong.
+
+_TRUE = {"1", "t", "T", "TRUE", "true", "True"}  # what Go's strconv.ParseBool takes
+_FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # and no flag at all
+_FRAMING = {"connection", "content-length", "expect", "trailer", "transfer-encoding", "upgrade"}
+_FRAMING.add("t" + "e")  # in two, because spelling checkers take it for a typo
+_OUR_HEADERS = {
     "Accept-Encoding": "identity",
     "Content-Type": "application/json",
     "User-Agent": f"bac_states/{__version__}",
 }
-_FRAMING = "connection|content-length|expect|te|trailer|transfer-encoding|upgrade"  # ours as well
-_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 that means the job, not the route
-_said = _record(dict, message=str, error=str, details=_only("reason", str, ""))
+
+
+def _usable_request(request: str | StateRequest) -> StateRequest:
+    """A request that can be sent, without the blanks that files leave around a job id."""
+    if not isinstance(request, StateRequest):
+        request = StateRequest(request)
+    if not isinstance(request.job_id, str) or not isinstance(request.client_id, str):
+        raise TypeError("job_id and client_id have to be text")
+    job_id = request.job_id.strip()
+    if not 1 <= len(job_id) <= 1000 or not job_id.isprintable() or job_id in (".", ".."):
+        raise ValueError("job_id has to be 1 to 1000 printable characters, and not . or ..")
+    if len(request.client_id) > 1000:
+        raise ValueError("client_id has to be 1000 characters at the most")
+    return StateRequest(job_id, request.client_id)
+
+
+def _usable_seconds(name: str, seconds: float) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} has to be a number of seconds")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{name} has to be a finite number of seconds above 0")
+    return float(min(seconds, 2e6))  # 23 days; a socket's timeout overflows after 24
+
+
+def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """A caller's headers, without those that frame a message: these are ours."""
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise TypeError("headers has to be a mapping of text to text")
+    usable = {}
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("headers has to be a mapping of text to text")
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):  # RFC 9110, 5.6.2
+            raise ValueError("headers has a name that no header can have")
+        if not _fits_header(value):
+            raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
+        if name.lower() not in _FRAMING:
+            usable[name.title()] = value
+    return usable
+
+
+def _fits_header(value: str) -> bool:
+    return re.fullmatch(r"[\t -~\xa0-\xff]*", value) is not None
+
+
+def _usable_url(name: str, url: str) -> str:
+    """A server's URL. The error does not repeat it: it may hold a password."""
+    if not isinstance(url, str):
+        raise TypeError(f"{name} has to be text")
+    refusal = ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
+    if not re.fullmatch("[!-~]+", url) or re.search(r"[?#\\]", url):
+        raise refusal
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # a bracket without the other one
+        raise refusal from None
+    host, colon, port = parts.netloc.rpartition(":")
+    names_port = colon and not port.endswith("]")  # that ends an IPv6 address
+    if parts.scheme not in ("http", "https") or not _is_host(host if names_port else parts.netloc):
+        raise refusal
+    if names_port and not _is_port(port):
+        raise refusal
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+
+
+def _is_host(host: str) -> bool:
+    if host.startswith("["):
+        return re.fullmatch(r"\[[0-9A-Fa-f:.]+\]", host) is not None
+    labels = host[:-1] if host.endswith(".") else host
+    return all(re.fullmatch("[0-9A-Za-z_-]{1,63}", label) for label in labels.split("."))
+
+
+def _is_port(port: str) -> bool:
+    return re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 65536
+
+
+def _proxies(url: str) -> dict[str, str]:
+    """The proxy for a server, as urllib finds it; none for loopback, as with Bacalhau's tools."""
+    parts = urllib.parse.urlsplit(url)
+    is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", parts.hostname or "")
+    if is_loopback or urllib.request.proxy_bypass(parts.netloc):
+        return {}
+    proxies = urllib.request.getproxies()
+    return {parts.scheme: proxies[parts.scheme]} if proxies.get(parts.scheme) else {}
+
+
+def _variable(name: str) -> str:
+    """A variable of the environment, without the blanks and line ends that files leave there."""
+    return os.environ.get(name, "").strip()
+
+
+def _environment_url() -> str:
+    """The server that Bacalhau's own tools would ask."""
+    host = _variable("BACALHAU_API_HOST") or "127.0.0.1"
+    port = _variable("BACALHAU_API_PORT") or "1234"
+    tls = _variable("BACALHAU_API_TLS_USETLS")
+    if not _is_port(port):
+        raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
+    if tls not in _TRUE | _FALSE:
+        raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
+    if host.count(":") > 1 and "[" not in host and "://" not in host:  # an IPv6 address
+        host = f"[{host}]"
+    scheme = "https" if tls in _TRUE else "http"
+    url = _usable_url("BACALHAU_API_HOST", host if "://" in host else f"{scheme}://{host}")
+    parts = urllib.parse.urlsplit(url)
+    return url if parts.port else f"{parts.scheme}://{parts.netloc}:{port}{parts.path}"
+
+
+def _environment_credentials() -> dict[str, str]:
+    """The header by which the environment's user is known."""
+    key = _variable("BACALHAU_API_KEY")
+    user = _variable("BACALHAU_API_USERNAME")
+    password = _variable("BACALHAU_API_PASSWORD")
+    if key and (user or password):
+        raise ValueError("BACALHAU_API_KEY excludes BACALHAU_API_USERNAME and _PASSWORD")
+    if bool(user) != bool(password):
+        missing = "PASSWORD" if user else "USERNAME"
+        raise ValueError(f"BACALHAU_API_{missing} is missing: USERNAME and PASSWORD go together")
+    if not _fits_header(key):
+        raise ValueError("BACALHAU_API_KEY has to be one line of Latin-1")
+    if key:
+        return {"Authorization": f"Bearer {key}"}
+    if user:
+        pair = base64.b64encode(os.fsencode(f"{user}:{password}"))
+        return {"Authorization": f"Basic {pair.decode()}"}
+    return {}
+
+
+def _environment_context() -> ssl.SSLContext | None:
+    """A context that trusts the environment's certificates, if it names any."""
+    path = _variable("BACALHAU_API_TLS_CAFILE")
+    try:
+        return ssl.create_default_context(cafile=path) if path else None
+    except (OSError, ValueError) as error:
+        raise ValueError("BACALHAU_API_TLS_CAFILE has to name a file of certificates") from error
+
+
+# ---------------------------------------------------------------------------------------- asking
+
+_REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
+_NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
+_OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
+_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 about the job, not about the route
+_UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # since v1.5.0 404
+
+
+def _routes(job_id: str) -> list[tuple[str, str]]:
+    """The routes for a job, in the order in which they are asked."""
+    if job_id.startswith("j-"):  # the newer API gave this id out
+        return [_NEWER_API, _REQUESTER, _OLDEST]
+    return [_REQUESTER, _NEWER_API, _OLDEST]
+
+
+def _is_missing(route: tuple[str, str], status: int | None, body: str) -> bool:
+    """Whether a refusal means that the server does not have the route."""
+    if status in (404, 405):
+        return not re.search(_JOB_STORE, body)
+    if status in (403, 500):
+        # So do servers with users (v1.7+) refuse this route, which they have no more.
+        return route == _REQUESTER and "capability" in body
+    return status == 410
+
+
+# v1.0.4   {"error": "code=500, message=Job not found. ID: x", "message": "Job not found. ID: x"}
+# v1.8.0   {"Message": "Request Unauthorized", "Details": {"reason": "..."}, ...}
+_DETAILS = {"reason": _text("reason")}
+_REFUSAL = {
+    "Message": _text("message"),
+    "Error": _text("error"),
+    "Details": _object("details", _record(dict, _DETAILS)),
+}
+_read_refusal = _record(dict, _REFUSAL)
+
+
+def _server_words(body: str) -> str:
+    """What a refusal says: text up to v1.0.3, JSON since."""
+    try:
+        said = _read_refusal(json.loads(body))
+    except _DECODING_ERRORS:
+        return body.strip()
+    message = said.get("message", "")
+    error = said.get("error", "")
+    if message and message in error:
+        error = ""
+    reason = said.get("details", {}).get("reason", "")
+    return ": ".join(filter(None, (message, error, reason))) or body.strip()
+
+
+def _network_words(reason: object) -> str:
+    """What went wrong between here and there."""
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        why = getattr(reason, "verify_message", reason)
+        remedy = "BACALHAU_API_TLS_CAFILE or an ssl_context can name the certificates to trust"
+        return f"its certificate is not trusted ({why}); {remedy}"
+    if isinstance(reason, http.client.IncompleteRead):
+        return "the answer was cut short"
+    if isinstance(reason, OSError):
+        return reason.strerror or str(reason) or type(reason).__name__
+    return reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+
+
+def _underlying(error: BaseException | None) -> object:
+    """What urllib wrapped: another exception, or words."""
+    return error.reason if isinstance(error, urllib.error.URLError) else error
 
 
 def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
-    """What no error may repeat: credentials that are sent, their parts, passwords in them."""
-    secret = re.compile("auth|cookie|key|pass|secret|session|token", re.IGNORECASE)
-    sent = [value for name, value in headers.items() if secret.search(name)]
+    """The credentials that are sent, which no error may repeat; the longest first."""
+    kinds = "auth|cookie|key|pass|secret|session|token"
+    values = [value for name, value in headers.items() if re.search(kinds, name, re.IGNORECASE)]
     for proxy in proxies.values():
-        if "@" in proxy:
-            pair = urllib.parse.unquote(proxy.rpartition("@")[0].rpartition("/")[2])
-            sent.append("Basic " + base64.b64encode(os.fsencode(pair)).decode())
-    secrets = []
-    for value in sent:
-        secrets += [value, *re.split("[ ;,=]+", value)[1:]]
-        with contextlib.suppress(ValueError):  # it was no user:password
-            secrets.append(base64.b64decode(value.split(" ")[-1]).decode().partition(":")[2])
-    return sorted(filter(None, secrets), key=len, reverse=True)
+        user, at, _ = proxy.rpartition("@")
+        if at:  # as urllib sends it; before the user there may be http://
+            pair = urllib.parse.unquote(user.rpartition("/")[2]).encode("utf-8", "replace")
+            values.append("Basic " + base64.b64encode(pair).decode())
+    values += [value.rpartition(" ")[2] for value in values]  # without a word like Bearer
+    return sorted((value for value in values if len(value) >= 8), key=len, reverse=True)
 
 
-def _is_missing(route: tuple[str, str], error: SDKError) -> bool:
-    """Whether the server lacks the route, rather than the job."""
-    if error.status_code in (403, 500):
-        # Servers with users (v1.7+) answer so for a route that they do not have.
-        return route == _ROUTES[0] and "capability" in error.body
-    return error.status_code in (404, 405, 410) and not re.search(_JOB_STORE, error.body)
+_Request = urllib.request.Request  # by this name no linter suspects it of opening files
 
 
-class _Server:
-    """A server to ask: its URL, the headers that it gets, and the opener that reaches it."""
+class _Call:
+    """A question to a server, which can be put again; it holds all that a caller can choose."""
 
-    def __init__(self, url: str, headers: Any, context: Any = None, proxies: Any = None) -> None:
-        proxies = urllib.request.getproxies() if proxies is None else proxies
-        self._url = url
-        self._headers = headers
-        self._secrets = _secrets(headers, proxies)
-        self._routes = list(_ROUTES)
-        self._opener = _opener(context, proxies)
+    def __init__(
+        self,
+        request: str | StateRequest,
+        server_url: str | None,
+        timeout: float,
+        headers: Mapping[str, str] | None,
+        ssl_context: ssl.SSLContext | None,
+        trusts_environment: bool = False,
+    ) -> None:
+        self.request = _usable_request(request)
+        self.timeout = _usable_seconds("timeout", timeout)
+        self._headers = _usable_headers(headers)
+        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+            raise TypeError("ssl_context has to be an ssl.SSLContext")
+        if server_url is None:
+            self._url = _environment_url()
+        else:
+            self._url = _usable_url("server_url", server_url)
+        if server_url is None or trusts_environment:
+            self._headers = {**_environment_credentials(), **self._headers}
+            ssl_context = ssl_context or _environment_context()
+        proxies = _proxies(self._url)
+        self._has_proxy = bool(proxies)
+        self._secrets = _secrets(self._headers, proxies)
+        self._headers.update(_OUR_HEADERS)
+        self._routes = _routes(self.request.job_id)
+        # Bare, the opener knows no files, follows no redirect and raises for no status.
+        self._opener = urllib.request.OpenerDirector()
+        self._opener.add_handler(urllib.request.ProxyHandler(proxies))
+        self._opener.add_handler(_Handler(ssl_context))
+        self._opener.add_handler(urllib.request.UnknownHandler())  # for other kinds of proxies
 
-    def ask(self, request: StateRequest, timeout: float) -> StateResponse:
-        """Asks on one route after the other; one that answered is the first from then on."""
-        deadline = time.monotonic() + min(timeout, 2e6)  # a socket's timeout overflows at 24 days
-        missing: list[SDKError] = []
+    def ask(self, seconds: float) -> StateResponse:
+        """Asks on one route after the other until one answers, within so many seconds in all."""
+        deadline = time.monotonic() + seconds
+        partial = None
+        refusals: list[SDKError] = []
         for route in list(self._routes):
-            try:
-                response = self._ask(*route, request, deadline)
-            except SDKError as error:
-                if not _is_missing(route, error):
-                    raise
-                missing.append(error)
-            else:
-                self._routes.sort(key=lambda known: known != route)  # the others keep their order
-                return response
-        said = ", ".join(f"{error.status_code} from {_line(error.url, 99)}" for error in missing)
-        last = missing[-1]
-        details: Any = {"status_code": last.status_code, "body": last.body, "url": last.url}
-        raise SDKError(f"the server has no route for it: HTTP {said}", **details) from last
+            request = self._request(route)
+            answer, body = self._send(request, seconds, deadline)
+            if answer.status == 200:
+                response = self._to_response(request.full_url, answer, body)
+                # Before v1.2.2 the newer API lists no executions; another route may have them.
+                if "Executions" in response.raw or "state" in response.raw:
+                    self._routes.remove(route)
+                    self._routes.insert(0, route)  # where the next question goes first
+                    return response
+                partial = response
+                continue
+            text = body.decode("utf-8", "replace")
+            refusals.append(self._refusal(request.full_url, answer, text))
+            if not (partial or _is_missing(route, answer.status, text)):
+                raise refusals[-1]
+        if partial:
+            return partial
+        told = [f"{error.status_code} from {_shorten(error.url, 99)}" for error in refusals]
+        message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
+        last = refusals[-1]
+        raise SDKError(
+            message, status_code=last.status_code, body=last.body, url=last.url
+        ) from last
 
-    def _ask(self, method: str, path: str, request: StateRequest, deadline: float) -> StateResponse:
-        url = self._url + path.format(urllib.parse.quote(request.job_id, safe="$&+,:;=@"))
-        asked = {"client_id": request.client_id, "job_id": request.job_id}
+    def _request(self, route: tuple[str, str]) -> _Request:
+        method, path = route
+        job_id = urllib.parse.quote(self.request.job_id, safe="$&+,:;=@")  # as Go writes it
+        asked = {"client_id": self.request.client_id, "job_id": self.request.job_id}
         data = json.dumps(asked).encode() if method == "POST" else None
-        question = urllib.request.Request(url, data, self._headers, method=method)
-        try:
-            response = self._opener.open(question, timeout=deadline)
-            if response is None:  # no handler took it
-                raise OSError("the environment names a proxy of an unknown kind")
-            with response:
-                body = response.whole() if response.status == 200 else response.excerpt()
-        except _LOWER_ERRORS as error:
-            raise self._no_answer(url, error) from error
-        text = body[: 2 * _MAX_EXCERPT].decode("utf-8", "replace")
-        if response.status != 200:
-            raise self._refusal(response, url, text)
-        try:
-            version = response.headers.get("X-Bacalhau-Git-Version", "")
-            return _decode(body, version, request.job_id)
-        except DecodeError as error:
-            what, more = "the answer of", {"status_code": 200, "path": self._hide(error.path)}
-            raise self._error(DecodeError, what, url, str(error), text, **more) from error
+        return _Request(self._url + path.format(job_id), data, self._headers, method=method)
 
-    def _no_answer(self, url: str, error: Exception) -> Any:
-        """What urllib and the layers below raise, as our error."""
-        what = "no complete answer from"
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(reason, (socket.timeout, TimeoutError)):
-            return self._error(TransportTimeout, what, url, "it is too late")
-        words = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
-        if isinstance(error, http.client.InvalidURL) or not isinstance(error, _NETWORK_ERRORS):
-            # The server's URL was checked, so it is a proxy's, and may be quoted with a password.
-            error.args, error.__context__ = (), None
-            words = f"unusable proxy ({type(error).__name__})"
+    def _send(
+        self, request: _Request, seconds: float, deadline: float
+    ) -> tuple[http.client.HTTPResponse, bytearray]:
+        """Gets an answer, closed, and its body; of a refusal's body, as much as can be read."""
+        try:
+            with self._opener.open(request, timeout=_seconds_left(deadline)) as answer:
+                return answer, _read_body(answer) if answer.status == 200 else _read_excerpt(answer)
+        except _NETWORK_ERRORS as error:
+            failure: SDKError = self._no_answer(request.full_url, seconds, error)
+            raise failure from self._quotable(error)
+
+    def _no_answer(self, url: str, seconds: float, error: Exception) -> Any:
+        what = f"no complete answer{' by the proxy' if self._has_proxy else ''} from"
+        reason = _underlying(error)
+        if isinstance(reason, (TimeoutError, socket.timeout)):  # two classes before 3.10
+            return self._error(TransportTimeout, what, url, f"timed out after {seconds:g} s")
+        words = _network_words(reason)
+        if self._has_proxy and isinstance(error, (ValueError, http.client.InvalidURL)):
+            words = f"the proxy cannot be used ({type(error).__name__})"  # without its URL
         return self._error(TransportError, what, url, words)
 
-    def _refusal(self, response: _Response, url: str, body: str) -> Any:
-        """The error for an answer that is not 200."""
-        status, headers = response.status, response.headers
-        kind = {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
-        unknown = {500: "(?i)job not found|no job found", 404: _JOB_STORE}.get(status)
-        if unknown and re.search(unknown, body):
-            kind = JobNotFound
-        words = body.strip() or response.reason or "no word of why"
-        with contextlib.suppress(ValueError, RecursionError):  # up to v1.0.3 it is text, not JSON
-            said = _said(json.loads(body))
-            message, error = said.get("message", ""), said.get("error", "")
-            parts = (message, "" if message and message in error else error, said.get("details"))
-            words = ": ".join(filter(None, parts)) or words
-        if 300 <= status < 400:
-            words = f"not followed to {headers.get('Location', 'nowhere')}"
-        seconds = re.fullmatch("[0-9]{1,9}", headers.get("Retry-After", "").strip())
-        details = {"status_code": status, "retry_after": int(seconds[0]) if seconds else None}
-        return self._error(kind, f"HTTP {status} from", url, words, body, **details)
+    def _to_response(
+        self, url: str, answer: http.client.HTTPResponse, body: bytearray
+    ) -> StateResponse:
+        version = answer.headers.get("X-Bacalhau-Git-Version", "")
+        try:
+            return _decode(body, version, self.request.job_id)
+        except _DECODING_ERRORS as error:
+            text = body.decode("utf-8", "replace")
+            words = f"not a job's state: {error}"
+            failure = self._error(DecodeError, "the answer from", url, words, text, 200)
+            failure.path = self._hide(getattr(error, "path", ""))
+            raise failure from self._quotable(error)
 
-    def _error(self, kind: Any, what: str, url: str, why: str, body: str = "", **more: Any) -> Any:
+    def _refusal(self, url: str, answer: http.client.HTTPResponse, body: str) -> Any:
+        """The error for an answer other than 200."""
+        status, headers = answer.status, answer.headers
+        kind: type[SDKError] = {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
+        if status in _UNKNOWN_JOB and re.search(_UNKNOWN_JOB[status], body):
+            kind = JobNotFound
+        words = _server_words(body) or answer.reason or "no reason given"
+        if 300 <= status < 400:
+            words = f"a redirect to {headers.get('Location', 'nowhere')}, which is not followed"
+        error = self._error(kind, f"HTTP {status} from", url, words, body, status)
+        seconds = headers.get("Retry-After", "").strip()
+        if re.fullmatch("[0-9]{1,99}", seconds):
+            error.retry_after = int(seconds)
+        return error
+
+    def _error(
+        self, kind: Any, what: str, url: str, words: str, body: str = "", status: int | None = None
+    ) -> Any:
         """An error that repeats no credential, even if the server did."""
-        message = f"{what} {_line(url)}: {self._hide(why)}"
-        return kind(message, url=url, body=self._hide(body)[:_MAX_EXCERPT], **more)
+        message = f"{what} {_shorten(url)}: {self._hide(words)}"
+        return kind(message, status_code=status, body=self._hide(body)[:_MAX_BODY], url=url)
+
+    def _quotable(self, error: Exception) -> Exception | None:
+        """The error as a cause, unless it may quote a proxy's password or quotes a credential."""
+        quotes = self._has_proxy or self._hide(str(error)) != str(error)
+        return None if quotes else error
 
     def _hide(self, text: str) -> str:
         for secret in self._secrets:
@@ -902,106 +1292,13 @@ class _Server:
         return text
 
 
-def _usable_url(name: str, url: str, port: str = "") -> str:
-    """A URL that can be asked. The error never repeats it: it may hold a password."""
-    if not isinstance(url, str):
-        raise TypeError(f"{name} has to be text")
-    host = r"[\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[\da-f:.]+\]"
-    path = r"/[!\"$->@-[\]-~]*"  # printable ASCII without space ? # and \
-    pattern = rf"(https?)://({host})(?::(\d{{1,5}}))?({path})?"
-    parts = re.fullmatch(pattern, url, re.ASCII | re.IGNORECASE)
-    port = (parts and parts[3]) or port
-    if not parts or (port and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536)):
-        raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
-    return f"{parts[1]}://{parts[2]}{port and ':'}{port}{parts[4] or ''}".rstrip("/")
+# ----------------------------------------------------------------------------------- get and wait
 
-
-def _environment() -> tuple[str, str, dict[str, str]]:
-    """The server that Bacalhau's own tools would ask, its port, and the credentials for it."""
-    names = ("HOST", "PORT", "TLS_USETLS", "KEY", "USERNAME", "PASSWORD")
-    host, port, tls, key, user, password = (os.environ.get(f"BACALHAU_API_{n}", "") for n in names)
-    if "://" not in host:
-        host = f"[{host}]" if host.count(":") > 1 and "[" not in host else host or "127.0.0.1"
-        host = ("https://" if tls.lower() in ("1", "t", "true") else "http://") + host
-    if key:
-        return host, port, {"Authorization": f"Bearer {key}"}
-    if user and password:
-        pair = base64.b64encode(os.fsencode(f"{user}:{password}")).decode()
-        return host, port, {"Authorization": f"Basic {pair}"}
-    return host, port, {}
-
-
-def _server(server_url: Any, headers: Any, ssl_context: Any = None) -> _Server:
-    """The server that the arguments name, and what is sent to it."""
-    if server_url is None:
-        url, port, credentials = _environment()
-        url = _usable_url("the server of BACALHAU_API_HOST and _PORT", url, port or "1234")
-        headers = {**credentials, **(headers or {})}  # which go to no other server
-    else:
-        url = _usable_url("server_url", server_url)
-    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-        raise TypeError("ssl_context has to be an ssl.SSLContext")
-    sent = {}
-    for name, value in {**(headers or {})}.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII):
-            raise ValueError("the name of a header has to be a token")
-        if not re.fullmatch(r"[\t -~\xa0-\xff]*", value):
-            raise ValueError(f"the header {name} has to be one line of Latin-1 text")
-        if not re.fullmatch(_FRAMING, name, re.IGNORECASE):
-            sent[name.title()] = value
-    return _Server(url, {**sent, **_OURS}, ssl_context)
-
-
-def _usable_request(request: str | StateRequest) -> StateRequest:
-    """A request that can be sent."""
-    request = request if isinstance(request, StateRequest) else StateRequest(request)
-    if not isinstance(request.job_id, str) or not isinstance(request.client_id, str):
-        raise TypeError("job_id and client_id have to be text")
-    if not 1 <= len(request.job_id) <= 1000 or not request.job_id.isprintable():
-        raise ValueError("job_id has to be 1 to 1000 printable characters")
-    if request.job_id in (".", ".."):
-        raise ValueError("job_id cannot be . or ..")
-    if len(request.client_id) > 1000:
-        raise ValueError("client_id has to be 1000 characters at the most")
-    return request
-
-
-def _usable_seconds(name: str, seconds: float) -> float:
-    """A number of seconds that a clock can take."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{name} has to be a number of seconds")
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"{name} has to be a finite number of seconds above 0")
-    return float(min(seconds, 1e9))
-
-
-def _answers(server: _Server, request: Any, timeout: Any, limit: Any) -> Iterator[StateResponse]:
-    """Yields each answer; the last one is that the job has ended."""
-    request, timeout = _usable_request(request), _usable_seconds("timeout", timeout)
-    left = float("inf") if limit is None else _usable_seconds("limit", limit)
-    end = time.monotonic() + left
-    response, failure = None, None
-    pause, failures = 0.5, 0
-    while left > 0:
-        delay = pause
-        try:
-            response, failure, failures = server.ask(request, min(timeout, left)), None, 0
-        except SDKError as error:
-            passing = isinstance(error, TransportError) or error.status_code in (429, 502, 503, 504)
-            failure, failures = error, failures + 1
-            if not passing or (limit is None and failures > 10):
-                raise
-            delay = max(pause, error.retry_after or 0)
-        else:
-            yield response
-            if response.state.is_terminal:
-                return
-        time.sleep(max(0, min(delay, end - time.monotonic())))
-        pause = min(pause * 1.5, 5)
-        left = end - time.monotonic()
-    seen = f"its state is {response.state.state or 'none yet'}" if response else "no answer came"
-    words = f"the job {_line(request.job_id, 99)} has not ended within {limit:g} s: {seen}"
-    raise WaitTimeout(words, response=response) from failure
+_FIRST_PAUSE = 0.5  # seconds
+_PAUSE_GROWTH = 1.5
+_LONGEST_PAUSE = 5.0
+_LONGEST_RETRY_AFTER = 300.0
+_MOST_FAILURES = 10  # in a row, if there is no limit
 
 
 def get(
@@ -1012,14 +1309,15 @@ def get(
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> StateResponse:
-    """Asks once for the state of the job that a job id or a StateRequest names.
+    """Asks once for the state of a job: of a job id, or of a StateRequest.
 
     `server_url` is http(s)://host[:port][/path]; without it, the environment's server is asked,
-    with the environment's credentials. `timeout` is in seconds, for all but resolving names.
-    `headers` are added. Raises SDKError; before anything is sent, ValueError or TypeError.
+    with the environment's credentials. `timeout` is in seconds, for the whole call but for
+    resolving names. `headers` are added to ours; Content-Type, User-Agent, Accept-Encoding and
+    what frames a message stay ours. Raises SDKError; ValueError and TypeError before it asks.
     """
-    server = _server(server_url, headers, ssl_context)
-    return server.ask(_usable_request(request), _usable_seconds("timeout", timeout))
+    call = _Call(request, server_url, timeout, headers, ssl_context)
+    return call.ask(call.timeout)
 
 
 def wait(
@@ -1031,14 +1329,80 @@ def wait(
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> StateResponse:
-    """Asks, as `get` does, until the job has ended: after 0.5 s, then ever later, up to 5 s.
+    """Asks, as `get` does, until the job has ended, or runs if it is a service or a daemon.
 
-    Goes on after a TransportError, 429, 502, 503 and 504; without a `limit`, at most ten times in
-    a row. Raises WaitTimeout after `limit` seconds, and all that `get` raises.
+    It asks again after 0.5 seconds, then after ever longer pauses of up to 5, and honours
+    Retry-After. It goes on after a TransportError (but not if a certificate is not trusted), 408,
+    425, 429 and each 5xx but 500 and 501: until `limit` (seconds) has passed, or without one, ten
+    times in a row. Raises WaitTimeout when `limit` has passed, and all that `get` raises.
     """
-    for response in _answers(_server(server_url, headers, ssl_context), request, timeout, limit):
-        pass
-    return response
+    call = _Call(request, server_url, timeout, headers, ssl_context)
+    return _wait(call, limit)
+
+
+def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -> StateResponse:
+    end = time.monotonic() + (float("inf") if limit is None else _usable_seconds("limit", limit))
+    response: StateResponse | None = None
+    failure: SDKError | None = None
+    failures = 0
+    pause = _FIRST_PAUSE
+    while time.monotonic() < end:
+        seconds = min(call.timeout, end - time.monotonic())
+        try:
+            response = call.ask(seconds)
+        except SDKError as error:
+            if isinstance(error, TransportTimeout) and seconds < call.timeout:
+                break  # `limit` has passed
+            failures += 1
+            if not _passes(error) or (limit is None and failures > _MOST_FAILURES):
+                raise
+            failure = error
+            if progress:
+                progress.failed(error)
+        else:
+            failures = 0
+            failure = None
+            if progress:
+                progress.answered(response.state)
+            if _has_ended(response.state):
+                return response
+        requested = (failure.retry_after or 0) if failure else 0
+        delay = max(pause, min(requested, _LONGEST_RETRY_AFTER))
+        time.sleep(max(0, min(delay, end - time.monotonic())))
+        pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+    raise _ran_out(call.request.job_id, limit, response, failure) from failure
+
+
+def _passes(error: SDKError) -> bool:
+    """Whether asking again can help."""
+    if isinstance(error, TransportError):
+        return not isinstance(_underlying(error.__context__), ssl.SSLCertVerificationError)
+    status = error.status_code or 0
+    return status in (408, 425, 429) or 502 <= status <= 599
+
+
+def _runs_on(state: JobState) -> bool:
+    """Whether it is a service or daemon that is running: these have no end of their own."""
+    return state.job_type in ("service", "daemon") and state.state == "InProgress"
+
+
+def _has_ended(state: JobState) -> bool:
+    return state.is_terminal or _runs_on(state)
+
+
+def _ran_out(
+    job_id: str, limit: float | None, response: StateResponse | None, failure: SDKError | None
+) -> WaitTimeout:
+    why = "no answer came"
+    if failure:
+        why = failure.message
+    elif response:
+        status = _one_line(response.state.status, _MAX_MESSAGE)
+        why = ": ".join(
+            filter(None, (f"it is {response.state.state or 'without a state'}", status))
+        )
+    words = f"the job {_shorten(job_id, 99)} has not ended within {limit:g} s: {why}"
+    return WaitTimeout(words, response=response)
 
 
 # ----------------------------------------------------------------------------------- the command
@@ -1063,152 +1427,284 @@ _DEMO_ANSWER = """{"state":{"Nodes":{
 
 
 @contextlib.contextmanager
-def _demo_server() -> Iterator[_Server]:
-    """A real server on a free loopback port; it answers with the example, as v0.3.17 would."""
+def _demo_server() -> Iterator[str]:
+    """Runs a server on a free loopback port, which answers as v0.3.17 would; yields its URL."""
     import http.server
     import socketserver
     import threading
 
-    class Answer(http.server.BaseHTTPRequestHandler):
+    class Demo(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["job_id"]
-            known = asked == _DEMO_JOB
-            text = _DEMO_ANSWER.replace("\n", "") if known else f"Job not found. ID: {asked}"
-            self.send_response(200 if known else 500)
-            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            job_id = json.loads(data)["job_id"]
+            is_known = job_id == _DEMO_JOB
+            self.send_response(200 if is_known else 500)
             self.end_headers()
-            self.wfile.write(f"{text}\n".encode())
+            answer = _DEMO_ANSWER if is_known else f"Job not found. ID: {job_id}"
+            self.wfile.write(answer.replace("\n", "").encode())
 
-        def log_message(self, *_: Any) -> None:
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with socketserver.TCPServer(("127.0.0.1", 0), Answer) as server:
+    try:
+        server = socketserver.TCPServer(("127.0.0.1", 0), Demo)
+    except OSError as error:
+        raise TransportError(f"the demo gets no port to listen on: {error}") from error
+    with server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
-            yield _Server(f"http://127.0.0.1:{server.server_address[1]}", _OURS, proxies={})
+            yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
 
 
+def _one_line(text: str, limit: int = _MAX_PART) -> str:
+    """A server's text as a cell of the table: line ends and tabs are blanks."""
+    return _shorten(re.sub(r"[\r\n\t]+", " ", text).strip(), limit)
+
+
 def _table(state: JobState, asked: str) -> str:
-    """A line for the job, and under headings one for each execution."""
-    facts = (state.job_id or asked, state.state, state.status)
-    lines = ["  ".join(_line(fact) for fact in facts if fact)]
-    rows = [("NODE", "SHARD", "STATE", "EXIT", "RESULT", "STATUS")]
+    """A line for the job; a line for each execution; the last words of failed programs."""
+    facts = [_one_line(state.job_id or asked), _one_line(state.state)]
+    lines = ["  ".join(filter(None, (*facts, _one_line(state.status, _MAX_REASON))))]
+    if state.executions:
+        lines += _rows(state.executions)
     for execution in state.executions:
-        results, output = execution.published_results or StorageSpec(), execution.run_output
-        place = f"ipfs://{results.cid}" if results.cid else results.url
-        if results.s3:
-            place = f"s3://{results.s3.bucket}/{results.s3.key}"
-        code = str(output.exit_code) if output and execution.succeeded else ""
-        shard = str(execution.shard_index)
-        rows.append((execution.node_id, shard, execution.state, code, place, execution.status))
-    columns = [[_line(cell) for cell in column] for column in zip(*rows)]
-    if not any(execution.shard_index for execution in state.executions):
-        del columns[1]
-    widths = [max(map(len, column)) for column in columns]
-    for row in zip(*columns) if state.executions else ():
-        lines.append("  ".join(map(str.ljust, row, widths)).rstrip())
+        lines += _last_words(execution)
     return "\n".join(lines)
 
 
-def _print(stream: Any, text: str) -> None:
-    """Writes text in the stream's encoding; OSError if that fails."""
-    if stream is None:
-        raise OSError("it is closed")
-    encoding = stream.encoding or "utf-8"
-    try:
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
-    except OSError:
-        # The interpreter flushes once more at its end, and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise
+def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
+    rows = [["NODE", "SHARD", "STATE", "EXIT", "RESULT", "STATUS"]]
+    rows += [list(map(_one_line, _cells(execution))) for execution in executions]
+    if not any(execution.shard_index for execution in executions):
+        for row in rows:  # the job is neither sharded nor partitioned
+            row.pop(1)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _cells(execution: ExecutionState) -> list[str]:
+    output = execution.run_output
+    code = output.exit_code if output else 0
+    has_code = output and (code or execution.state == "Completed")
+    return [
+        execution.node_id,
+        str(execution.shard_index),
+        execution.state,
+        str(code) if has_code else "",
+        _place(execution.published_results or StorageSpec()),
+        execution.status or (output.runner_error if output else ""),
+    ]
+
+
+def _place(results: StorageSpec) -> str:
+    """Where the results are, or at least of what kind they are."""
+    if results.cid:
+        return f"ipfs://{results.cid}"
+    if results.s3:
+        return f"s3://{results.s3.bucket}/{results.s3.key}"
+    return results.url or results.storage_source
+
+
+def _last_words(execution: ExecutionState) -> list[str]:
+    """The end of a failed program's standard error: people look for the reason there."""
+    output = execution.run_output
+    if output is None or not output.stderr.strip():
+        return []
+    if output.exit_code <= 0 and execution.state not in ("Failed", "Error"):
+        return []
+    lines = [f"  {_one_line(line)}" for line in output.stderr.rstrip().splitlines()[-5:]]
+    return [f"{_one_line(execution.node_id)}, standard error:", *lines]
+
+
+def _output(state: JobState) -> str:
+    """What the programs of completed executions wrote to standard output."""
+    completed = [execution for execution in state.executions if execution.state == "Completed"]
+    outputs = [execution.run_output for execution in completed if execution.run_output]
+    if not completed:
+        _say("no execution has completed, so there is no output")
+    if any(output.stdout_truncated for output in outputs):
+        _say("the server kept only a part of this output")
+    text = "".join(output.stdout for output in outputs)
+    is_terminal = hasattr(sys.stdout, "isatty") and sys.stdout.isatty()
+    return "\n".join(map(_escape, text.split("\n"))) if is_terminal else text
 
 
 def _say(message: str) -> None:
+    """One line on standard error; if that cannot be written, there is nobody to tell."""
     with contextlib.suppress(OSError):
-        _print(sys.stderr, f"bac_states: {_line(message, _MAX_MESSAGE)}\n")
+        _print(sys.stderr, f"bac_states: {_one_line(message, _MAX_MESSAGE)}\n")
+
+
+def _print(stream: Any, text: str) -> None:
+    """Writes text, with escapes for what the stream's encoding lacks. OSError if that fails."""
+    if stream is None:  # how Python shows a closed one
+        raise OSError("it is closed")
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except ValueError as error:  # a host's stream, closed
+        raise OSError(str(error)) from error
+
+
+class _Progress:
+    """Says on standard error how a wait goes on."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = _shorten(job_id, 99)
+        self._state: str | None = None
+        self._answers = True
+
+    def answered(self, state: JobState) -> None:
+        if not self._answers:
+            _say("the server answers again")
+        self._answers = True
+        is_first = self._state is None
+        if state.state != self._state and not (is_first and _has_ended(state)):
+            _say(f"{self._job_id}: {state.state or 'no state yet'}")
+        self._state = state.state
+
+    def failed(self, error: SDKError) -> None:
+        if self._answers:
+            _say(f"waiting on: {error}")
+        self._answers = False
+
+
+_HELP = """\
+example:
+  python -m bac_states j-1f0e9f9a --server http://127.0.0.1:1234 --wait-timeout 600
+
+exit codes:
+  0    printed; with --wait, the job succeeded, or is a service or daemon that runs
+  1    no answer, or standard output cannot be written
+  2    wrong usage
+  3    with --wait, the job ended without success
+  4    the server does not know the job
+  124  --wait-timeout passed before the job ended; the last answer was printed
+  141  the reader of standard output went away
+  Ctrl-C ends the process by its signal (on Windows: 130)
+
+environment:
+  BACALHAU_API_HOST, BACALHAU_API_PORT, BACALHAU_API_TLS_USETLS
+      the server, if there is no --server; http://127.0.0.1:1234 if none is set
+  BACALHAU_API_KEY, or BACALHAU_API_USERNAME and BACALHAU_API_PASSWORD
+      sent to that server, or to --server
+  BACALHAU_API_TLS_CAFILE               the certificates to trust there
+  HTTP_PROXY, HTTPS_PROXY, NO_PROXY     proxies, which this machine itself is never asked by
+"""
 
 
 def _options(argv: list[str] | None) -> Any:
-    """The command line's options."""
     import argparse
 
-    class Parser(argparse.ArgumentParser):
-        def _print_message(self, message: str, file: Any = None) -> None:
-            _print(file, message)  # argparse's own hides that it failed
-
-    parser = Parser(
+    plain: Any = {"color": False} if sys.version_info >= (3, 14) else {}
+    parser = argparse.ArgumentParser(
+        **plain,
         prog="bac_states",
         description="Prints the state of a Bacalhau job.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="exit codes: 0 printed (--wait: the job succeeded), 1 no answer, 2 usage,\n"
-        "  3 --wait: the job ended without success, 124 --wait-timeout passed\n"
-        "environment: BACALHAU_API_HOST, _PORT, _TLS_USETLS, and BACALHAU_API_KEY or\n"
-        "  BACALHAU_API_USERNAME and _PASSWORD; HTTP_PROXY, HTTPS_PROXY, NO_PROXY",
+        epilog=_HELP,
     )
     add = parser.add_argument
-    add("job_id", metavar="JOB_ID", nargs="?", help="the job's id, or how it begins")
+    add("job_id", metavar="JOB_ID", nargs="?", help="the job's id")
     add("--version", action="version", version=f"bac_states {__version__}")
-    add("--server", metavar="URL", help="http(s)://host[:port][/path] (the environment's)")
+    add("--server", metavar="URL", help="http(s)://host[:port][/path]")
     add("--timeout", metavar="S", type=float, default=10.0, help="seconds for one answer (10)")
-    add("--json", action="store_true", help="print a JSON document")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON document")
+    form.add_argument("--output", action="store_true", help="print what the program printed")
     add("--wait", action="store_true", help="wait until the job has ended")
-    add("--wait-timeout", metavar="S", type=float, help="wait, for S seconds at the most")
-    add("--demo", action="store_true", help="ask a server of its own about the documented job")
+    add("--wait-timeout", metavar="S", type=float, help="wait for S seconds at the most")
+    add("--demo", action="store_true", help="ask a server of its own for the documented job")
     options = parser.parse_args(argv)
-    if not options.job_id and not options.demo:
+    if options.job_id is None and not options.demo:
         parser.error("a JOB_ID is missing")
     return options
 
 
 def _run(options: Any) -> int:
-    """Asks, prints, and returns the exit code."""
-    job_id, limit = options.job_id or _DEMO_JOB, options.wait_timeout
-    waits = options.wait or limit is not None
-    demo: Any = _demo_server() if options.demo else contextlib.nullcontext()
-    with demo as server:
-        # Who names the server also set the environment, so its credentials may go there.
-        server = server or _server(options.server, _environment()[2])
-        if not waits:
-            seconds = _usable_seconds("timeout", options.timeout)
-            response = server.ask(_usable_request(job_id), seconds)
-        seen = ""
-        for response in _answers(server, job_id, options.timeout, limit) if waits else ():
-            if seen and response.state.state != seen:
-                _say(f"{_line(job_id)}: {response.state.state}")
-            seen = response.state.state
-    state = response.state
-    answer = {"state": state, "server_version": response.server_version}
-    text = json.dumps(answer, default=vars, indent=2) if options.json else _table(state, job_id)
-    _print(sys.stdout, f"{text}\n")
-    return 3 if waits and not state.succeeded else 0
+    """Asks, prints the answer, returns the exit code."""
+    job_id = _DEMO_JOB if options.job_id is None else options.job_id
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(_demo_server()) if options.demo else options.server
+        # Who names a server has also set the environment, so its credentials go there.
+        call = _Call(job_id, server, options.timeout, None, None, not options.demo)
+        if options.wait or options.wait_timeout is not None:
+            response, code = _wait_aloud(call, options.wait_timeout)
+        else:
+            response, code = call.ask(call.timeout), 0
+    if options.json:
+        answer = {"state": response.state, "server_version": response.server_version}
+        _print(sys.stdout, json.dumps(answer, default=vars, indent=2) + "\n")
+    elif options.output:
+        _print(sys.stdout, _output(response.state))
+    else:
+        _print(sys.stdout, _table(response.state, call.request.job_id) + "\n")
+    return code
+
+
+def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
+    """The last answer of a wait, and the exit code that says how it ended."""
+    try:
+        response = _wait(call, limit, _Progress(call.request.job_id))
+    except WaitTimeout as error:
+        if error.response is None:
+            raise
+        _say(error.message)
+        return error.response, 124
+    return response, 0 if response.state.succeeded or _runs_on(response.state) else 3
+
+
+# How the command spells the arguments.
+_SPELLED = {"job_id": "JOB_ID", "server_url": "--server", "limit": "--wait-timeout"}
+_SPELLED["timeout"] = "--timeout"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command, as `--help` describes it; returns its exit code."""
+    """The command, as `--help` describes it; returns its exit code.
+
+    It leaves the process and its streams as they are: for what concerns them, see below.
+    """
+    options = _options(argv)
     try:
-        return _run(_options(argv))
+        return _run(options)
     except SDKError as error:
-        _say(str(error))
-        return 124 if isinstance(error, WaitTimeout) else 1
+        _say(error.message)
+        return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
-        _say(str(error))
+        argument, _, problem = str(error).partition(" ")  # it begins with the argument
+        _say(f"{_SPELLED.get(argument, argument)} {problem}")
         return 2
-    except BrokenPipeError:
-        return 141
     except OSError as error:
-        _say(f"cannot write to standard output: {error}")
+        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # so says Windows
+            return 141
+        _say(f"cannot write to standard output: {error.strerror or error}")
         return 1
 
 
-if __name__ == "__main__":
+def _run_as_program() -> int:
+    """Runs the command as a process of its own, which is also what a console script calls."""
     try:
-        sys.exit(main())
+        return main()
     except KeyboardInterrupt:
         import signal
 
-        # Dies by the signal, so that a shell's loop around it ends too.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+        if sys.platform != "win32":  # there os.kill would end it with another exit code
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)  # so that a shell's loop around it ends as well
+        return 130
+    finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            try:
+                stream.flush()
+            except OSError:  # the interpreter would try again when it ends, and complain
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(_run_as_program())
