@@ -880,8 +880,8 @@ class _Handler(urllib.request.AbstractHTTPHandler):
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
 
-def _read_body(response: http.client.HTTPResponse) -> bytearray:
-    """The whole body of an answer; what is refused here, http.client would not mind."""
+def _read_whole(response: http.client.HTTPResponse, body: bytearray) -> None:
+    """Reads the body of an answer. What is refused here, http.client would not mind."""
     lengths = {value.strip() for value in response.headers.get_all("Content-Length", [])}
     codings = [value.lower() for value in response.headers.get_all("Transfer-Encoding", [])]
     encodings = {value.lower() for value in response.headers.get_all("Content-Encoding", [])}
@@ -890,26 +890,16 @@ def _read_body(response: http.client.HTTPResponse) -> bytearray:
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
     declared = int(lengths.pop()) if lengths and not codings else None
-    body = bytearray()
     if declared is None or declared <= _MAX_ANSWER:
-        _read_to(body, response, _MAX_ANSWER)
+        _read_to(response, body, _MAX_ANSWER)
     if max(len(body), declared or 0) > _MAX_ANSWER:
         raise OSError("the answer is over 16 MiB")
     is_whole = bool(body or codings) if declared is None else len(body) == declared
     if not is_whole:
         raise OSError("the answer was cut short")
-    return body
 
 
-def _read_excerpt(response: http.client.HTTPResponse) -> bytearray:
-    """As much of an error's body as can be had; twice what is kept, to see credentials whole."""
-    body = bytearray()
-    with contextlib.suppress(*_NETWORK_ERRORS):
-        _read_to(body, response, 2 * _MAX_BODY)
-    return body
-
-
-def _read_to(body: bytearray, response: http.client.HTTPResponse, limit: int) -> None:
+def _read_to(response: http.client.HTTPResponse, body: bytearray, limit: int) -> None:
     """Adds to a body what comes, until it ends or is longer than the limit."""
     for piece in iter(functools.partial(response.read1, 65536), b""):
         body += piece
@@ -1073,8 +1063,6 @@ def _environment_context() -> ssl.SSLContext | None:
 _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
 _OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
-_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 about the job, not about the route
-_UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # since v1.5.0 404
 
 
 def _routes(job_id: str) -> list[tuple[str, str]]:
@@ -1082,59 +1070,6 @@ def _routes(job_id: str) -> list[tuple[str, str]]:
     if job_id.startswith("j-"):  # the newer API gave this id out
         return [_NEWER_API, _REQUESTER, _OLDEST]
     return [_REQUESTER, _NEWER_API, _OLDEST]
-
-
-def _is_missing(route: tuple[str, str], status: int | None, body: str) -> bool:
-    """Whether a refusal means that the server does not have the route."""
-    if status in (404, 405):
-        return not re.search(_JOB_STORE, body)
-    if status in (403, 500):
-        # So do servers with users (v1.7+) refuse this route, which they have no more.
-        return route == _REQUESTER and "capability" in body
-    return status == 410
-
-
-# v1.0.4   {"error": "code=500, message=Job not found. ID: x", "message": "Job not found. ID: x"}
-# v1.8.0   {"Message": "Request Unauthorized", "Details": {"reason": "..."}, ...}
-_DETAILS = {"reason": _text("reason")}
-_REFUSAL = {
-    "Message": _text("message"),
-    "Error": _text("error"),
-    "Details": _object("details", _record(dict, _DETAILS)),
-}
-_read_refusal = _record(dict, _REFUSAL)
-
-
-def _server_words(body: str) -> str:
-    """What a refusal says: text up to v1.0.3, JSON since."""
-    try:
-        said = _read_refusal(json.loads(body))
-    except _DECODING_ERRORS:
-        return body.strip()
-    message = said.get("message", "")
-    error = said.get("error", "")
-    if message and message in error:
-        error = ""
-    reason = said.get("details", {}).get("reason", "")
-    return ": ".join(filter(None, (message, error, reason))) or body.strip()
-
-
-def _network_words(reason: object) -> str:
-    """What went wrong between here and there."""
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        why = getattr(reason, "verify_message", reason)
-        remedy = "BACALHAU_API_TLS_CAFILE or an ssl_context can name the certificates to trust"
-        return f"its certificate is not trusted ({why}); {remedy}"
-    if isinstance(reason, http.client.IncompleteRead):
-        return "the answer was cut short"
-    if isinstance(reason, OSError):
-        return reason.strerror or str(reason) or type(reason).__name__
-    return reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
-
-
-def _underlying(error: BaseException | None) -> object:
-    """What urllib wrapped: another exception, or words."""
-    return error.reason if isinstance(error, urllib.error.URLError) else error
 
 
 def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
@@ -1150,11 +1085,123 @@ def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str
     return sorted((value for value in values if len(value) >= 8), key=len, reverse=True)
 
 
-_Request = urllib.request.Request  # by this name no linter suspects it of opening files
+class _Question(urllib.request.Request):
+    """The question on one route. It makes the errors about itself, which repeat no credential."""
+
+    def __init__(self, call: _Call, route: tuple[str, str]) -> None:
+        method, path = route
+        asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}
+        data = json.dumps(asked).encode() if method == "POST" else None
+        job_id = urllib.parse.quote(asked["job_id"], safe="$&+,:;=@")  # as Go writes it
+        super().__init__(call.url + path.format(job_id), data, call.headers, method=method)
+        self.route = route
+        self.job_id = call.request.job_id
+        self.secrets = call.secrets
+
+    def error(
+        self, kind: Any, what: str, words: str, body: str = "", status: int | None = None
+    ) -> Any:
+        url = self.full_url
+        message = f"{what} {_shorten(url)}: {self.hide(words)}"
+        return kind(message, status_code=status, body=self.hide(body)[:_MAX_BODY], url=url)
+
+    def hide(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def quotable(self, error: Exception) -> Exception | None:
+        """The error as a cause, unless its text quotes a credential."""
+        return error if self.hide(str(error)) == str(error) else None
+
+
+# A refusal, as of v1.0.4 and v1.8.0:
+#
+# {"error": "code=500, message=Job not found. ID: x", "message": "Job not found. ID: x"}
+# {"Message": "Request Unauthorized", "Component": "...", "Details": {"reason": "..."}, ...}
+
+_DETAILS = _object("details", _record(dict, {"reason": _text("reason")}))
+_REFUSAL = {"Message": _text("message"), "Error": _text("error"), "Details": _DETAILS}
+_read_refusal = _record(dict, _REFUSAL)
+_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 about the job, not about the route
+_UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # 404 since v1.5.0
+
+
+class _Answer:
+    """What came back. Of the body of an answer other than 200, as much as could be read."""
+
+    def __init__(self, question: _Question, head: http.client.HTTPResponse, body: bytearray):
+        self.question = question
+        self.status, self.reason, self.headers = head.status, head.reason, head.headers
+        self.body = body
+        self.text = body[: 2 * _MAX_BODY].decode("utf-8", "replace")
+
+    def response(self) -> StateResponse:
+        version = self.headers.get("X-Bacalhau-Git-Version", "")
+        try:
+            return _decode(self.body, version, self.question.job_id)
+        except _DECODING_ERRORS as error:
+            words = f"not a job's state: {error}"
+            failure = self.question.error(DecodeError, "the answer from", words, self.text, 200)
+            failure.path = self.question.hide(getattr(error, "path", ""))
+            raise failure from self.question.quotable(error)
+
+    def is_missing_route(self) -> bool:
+        """Whether this refusal means that the server does not have the route."""
+        if self.status in (404, 405):
+            return not re.search(_JOB_STORE, self.text)
+        if self.status in (403, 500):
+            # So do servers with users (v1.7+) refuse this route, which they have no more.
+            return self.question.route == _REQUESTER and "capability" in self.text
+        return self.status == 410
+
+    def refusal(self) -> Any:
+        """The error for an answer other than 200."""
+        kind: Any = {400: BadRequest, 500: InternalServerError}.get(self.status, SDKError)
+        if self.status in _UNKNOWN_JOB and re.search(_UNKNOWN_JOB[self.status], self.text):
+            kind = JobNotFound
+        what = f"HTTP {self.status} from"
+        error = self.question.error(kind, what, self.words(), self.text, self.status)
+        seconds = self.headers.get("Retry-After", "").strip()
+        if re.fullmatch("[0-9]{1,99}", seconds):
+            error.retry_after = int(seconds)
+        return error
+
+    def words(self) -> str:
+        """What a refusal says."""
+        if 300 <= self.status < 400:
+            return f"a redirect to {self.headers.get('Location', 'nowhere')}, which is not followed"
+        said = {}
+        with contextlib.suppress(*_DECODING_ERRORS):  # up to v1.0.3 it is plain text
+            said = _read_refusal(json.loads(self.text))
+        message, error = said.get("message", ""), said.get("error", "")
+        reason = said.get("details", {}).get("reason", "")
+        if message and message in error:
+            error = ""
+        words = ": ".join(filter(None, (message, error, reason)))
+        return words or self.text.strip() or self.reason or "no reason given"
+
+
+def _underlying(error: BaseException | None) -> object:
+    """What urllib wrapped: another exception, or words."""
+    return error.reason if isinstance(error, urllib.error.URLError) else error
+
+
+def _network_words(reason: object) -> str:
+    """What went wrong between here and there."""
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        why = getattr(reason, "verify_message", reason)
+        remedy = "BACALHAU_API_TLS_CAFILE or an ssl_context can name the certificates to trust"
+        return f"its certificate is not trusted ({why}); {remedy}"
+    if isinstance(reason, http.client.IncompleteRead):
+        return "the answer was cut short"
+    if isinstance(reason, OSError):
+        return reason.strerror or str(reason) or type(reason).__name__
+    return reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
 
 
 class _Call:
-    """A question to a server, which can be put again; it holds all that a caller can choose."""
+    """All that a caller can choose, checked; with it a server can be asked again and again."""
 
     def __init__(
         self,
@@ -1167,129 +1214,79 @@ class _Call:
     ) -> None:
         self.request = _usable_request(request)
         self.timeout = _usable_seconds("timeout", timeout)
-        self._headers = _usable_headers(headers)
+        self.headers = _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         if server_url is None:
-            self._url = _environment_url()
+            self.url = _environment_url()
         else:
-            self._url = _usable_url("server_url", server_url)
+            self.url = _usable_url("server_url", server_url)
         if server_url is None or trusts_environment:
-            self._headers = {**_environment_credentials(), **self._headers}
+            self.headers = {**_environment_credentials(), **self.headers}
             ssl_context = ssl_context or _environment_context()
-        proxies = _proxies(self._url)
-        self._has_proxy = bool(proxies)
-        self._secrets = _secrets(self._headers, proxies)
-        self._headers.update(_OUR_HEADERS)
+        self._proxies = _proxies(self.url)
+        self.secrets = _secrets(self.headers, self._proxies)
+        self.headers.update(_OUR_HEADERS)
         self._routes = _routes(self.request.job_id)
         # Bare, the opener knows no files, follows no redirect and raises for no status.
         self._opener = urllib.request.OpenerDirector()
-        self._opener.add_handler(urllib.request.ProxyHandler(proxies))
+        self._opener.add_handler(urllib.request.ProxyHandler(self._proxies))
         self._opener.add_handler(_Handler(ssl_context))
         self._opener.add_handler(urllib.request.UnknownHandler())  # for other kinds of proxies
 
     def ask(self, seconds: float) -> StateResponse:
         """Asks on one route after the other until one answers, within so many seconds in all."""
         deadline = time.monotonic() + seconds
-        partial = None
+        without_executions = None
         refusals: list[SDKError] = []
         for route in list(self._routes):
-            request = self._request(route)
-            answer, body = self._send(request, seconds, deadline)
-            if answer.status == 200:
-                response = self._to_response(request.full_url, answer, body)
-                # Before v1.2.2 the newer API lists no executions; another route may have them.
-                if "Executions" in response.raw or "state" in response.raw:
-                    self._routes.remove(route)
-                    self._routes.insert(0, route)  # where the next question goes first
-                    return response
-                partial = response
-                continue
-            text = body.decode("utf-8", "replace")
-            refusals.append(self._refusal(request.full_url, answer, text))
-            if not (partial or _is_missing(route, answer.status, text)):
+            answer = self._put(route, seconds, deadline)
+            if answer.status != 200:
+                refusals.append(answer.refusal())
+                if without_executions or answer.is_missing_route():
+                    continue
                 raise refusals[-1]
-        if partial:
-            return partial
-        told = [f"{error.status_code} from {_shorten(error.url, 99)}" for error in refusals]
-        message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
+            response = answer.response()
+            if "Executions" in response.raw or "state" in response.raw:
+                self._routes.remove(route)
+                self._routes.insert(0, route)  # where the next question goes first
+                return response
+            without_executions = response  # of the newer API before v1.2.2
+        if without_executions:
+            return without_executions
+        told = ", ".join(
+            f"{error.status_code} from {_shorten(error.url, 99)}" for error in refusals
+        )
+        failure = SDKError(f"the server has no route for a job's state: HTTP {told}")
         last = refusals[-1]
-        raise SDKError(
-            message, status_code=last.status_code, body=last.body, url=last.url
-        ) from last
+        failure.status_code, failure.body, failure.url = last.status_code, last.body, last.url
+        raise failure from last
 
-    def _request(self, route: tuple[str, str]) -> _Request:
-        method, path = route
-        job_id = urllib.parse.quote(self.request.job_id, safe="$&+,:;=@")  # as Go writes it
-        asked = {"client_id": self.request.client_id, "job_id": self.request.job_id}
-        data = json.dumps(asked).encode() if method == "POST" else None
-        return _Request(self._url + path.format(job_id), data, self._headers, method=method)
-
-    def _send(
-        self, request: _Request, seconds: float, deadline: float
-    ) -> tuple[http.client.HTTPResponse, bytearray]:
-        """Gets an answer, closed, and its body; of a refusal's body, as much as can be read."""
+    def _put(self, route: tuple[str, str], seconds: float, deadline: float) -> _Answer:
+        """Puts the question on one route."""
+        question = _Question(self, route)
+        body = bytearray()
         try:
-            with self._opener.open(request, timeout=_seconds_left(deadline)) as answer:
-                return answer, _read_body(answer) if answer.status == 200 else _read_excerpt(answer)
+            with self._opener.open(question, timeout=_seconds_left(deadline)) as head:
+                if head.status == 200:
+                    _read_whole(head, body)
+                else:
+                    with contextlib.suppress(*_NETWORK_ERRORS):
+                        _read_to(head, body, 2 * _MAX_BODY)  # to hide what the cut would halve
+            return _Answer(question, head, body)
         except _NETWORK_ERRORS as error:
-            failure: SDKError = self._no_answer(request.full_url, seconds, error)
-            raise failure from self._quotable(error)
+            failure: SDKError = self._no_answer(question, seconds, error)
+            raise failure from (None if self._proxies else question.quotable(error))
 
-    def _no_answer(self, url: str, seconds: float, error: Exception) -> Any:
-        what = f"no complete answer{' by the proxy' if self._has_proxy else ''} from"
+    def _no_answer(self, question: _Question, seconds: float, error: Exception) -> Any:
+        what = f"no complete answer{' by the proxy' if self._proxies else ''} from"
         reason = _underlying(error)
         if isinstance(reason, (TimeoutError, socket.timeout)):  # two classes before 3.10
-            return self._error(TransportTimeout, what, url, f"timed out after {seconds:g} s")
+            return question.error(TransportTimeout, what, f"timed out after {seconds:g} s")
         words = _network_words(reason)
-        if self._has_proxy and isinstance(error, (ValueError, http.client.InvalidURL)):
-            words = f"the proxy cannot be used ({type(error).__name__})"  # without its URL
-        return self._error(TransportError, what, url, words)
-
-    def _to_response(
-        self, url: str, answer: http.client.HTTPResponse, body: bytearray
-    ) -> StateResponse:
-        version = answer.headers.get("X-Bacalhau-Git-Version", "")
-        try:
-            return _decode(body, version, self.request.job_id)
-        except _DECODING_ERRORS as error:
-            text = body.decode("utf-8", "replace")
-            words = f"not a job's state: {error}"
-            failure = self._error(DecodeError, "the answer from", url, words, text, 200)
-            failure.path = self._hide(getattr(error, "path", ""))
-            raise failure from self._quotable(error)
-
-    def _refusal(self, url: str, answer: http.client.HTTPResponse, body: str) -> Any:
-        """The error for an answer other than 200."""
-        status, headers = answer.status, answer.headers
-        kind: type[SDKError] = {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
-        if status in _UNKNOWN_JOB and re.search(_UNKNOWN_JOB[status], body):
-            kind = JobNotFound
-        words = _server_words(body) or answer.reason or "no reason given"
-        if 300 <= status < 400:
-            words = f"a redirect to {headers.get('Location', 'nowhere')}, which is not followed"
-        error = self._error(kind, f"HTTP {status} from", url, words, body, status)
-        seconds = headers.get("Retry-After", "").strip()
-        if re.fullmatch("[0-9]{1,99}", seconds):
-            error.retry_after = int(seconds)
-        return error
-
-    def _error(
-        self, kind: Any, what: str, url: str, words: str, body: str = "", status: int | None = None
-    ) -> Any:
-        """An error that repeats no credential, even if the server did."""
-        message = f"{what} {_shorten(url)}: {self._hide(words)}"
-        return kind(message, status_code=status, body=self._hide(body)[:_MAX_BODY], url=url)
-
-    def _quotable(self, error: Exception) -> Exception | None:
-        """The error as a cause, unless it may quote a proxy's password or quotes a credential."""
-        quotes = self._has_proxy or self._hide(str(error)) != str(error)
-        return None if quotes else error
-
-    def _hide(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        if self._proxies and isinstance(error, (ValueError, http.client.InvalidURL)):
+            words = f"the proxy cannot be used ({type(error).__name__})"  # no word of its URL
+        return question.error(TransportError, what, words)
 
 
 # ----------------------------------------------------------------------------------- get and wait
@@ -1590,12 +1587,9 @@ exit codes:
   Ctrl-C ends the process by its signal (on Windows: 130)
 
 environment:
-  BACALHAU_API_HOST, BACALHAU_API_PORT, BACALHAU_API_TLS_USETLS
-      the server, if there is no --server; http://127.0.0.1:1234 if none is set
-  BACALHAU_API_KEY, or BACALHAU_API_USERNAME and BACALHAU_API_PASSWORD
-      sent to that server, or to --server
-  BACALHAU_API_TLS_CAFILE               the certificates to trust there
-  HTTP_PROXY, HTTPS_PROXY, NO_PROXY     proxies, which this machine itself is never asked by
+  BACALHAU_API_HOST, _PORT, _TLS_USETLS  the server without --server; else http://127.0.0.1:1234
+  BACALHAU_API_KEY, or _USERNAME and _PASSWORD, and _TLS_CAFILE   sent there, trusted there
+  HTTP_PROXY, HTTPS_PROXY, NO_PROXY      proxies; never for this machine itself
 """
 
 
