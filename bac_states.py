@@ -23,11 +23,10 @@ already. Bad arguments raise ValueError or TypeError; all else that goes wrong i
      +- DecodeError(ValueError)            a complete answer, but not a job's state; .path
 
 From a shell: `python -m bac_states JOB_ID`, and `--help` for the rest. Without `server_url` or
-`--server` the server is the one that Bacalhau's own tools would ask: BACALHAU_API_HOST,
-BACALHAU_API_PORT, BACALHAU_API_TLS_USETLS and BACALHAU_API_TLS_CAFILE, with BACALHAU_API_KEY or
-BACALHAU_API_USERNAME and BACALHAU_API_PASSWORD; else http://127.0.0.1:1234. The command sends
-these credentials to the server that `--server` names, too; `get` and `wait` never send them to a
-`server_url`.
+`--server` the server is the one that Bacalhau's own tools would ask: BACALHAU_API_HOST, _PORT,
+_TLS_USETLS and _TLS_CAFILE name it, BACALHAU_API_KEY or _USERNAME and _PASSWORD are sent to it;
+else it is http://127.0.0.1:1234. The command sends them to the `--server`, too; `get` and `wait`
+never send them to a `server_url`.
 """
 
 from __future__ import annotations
@@ -321,7 +320,6 @@ class StateResponse:
 # 1. How a JSON object is read. 2. The wire: what is read of each object, and what it becomes.
 # 3. A function for each era of the service, which makes the models. 4. `decode`.
 
-
 _DECODING_ERRORS = (ValueError, RecursionError)
 
 
@@ -336,8 +334,11 @@ class _Mismatch(ValueError):
         return f"{self.path}: {self.args[0]}" if self.path else str(self.args[0])
 
     def prepend(self, key: str | int) -> None:
-        joint = "." if self.path and not self.path.startswith("[") else ""
-        self.path = (f"[{key}]" if isinstance(key, int) else str(key)) + joint + self.path
+        step = f"[{key}]" if isinstance(key, int) else _shorten(str(key))
+        if not self.path or self.path.startswith("["):
+            self.path = step + self.path
+        else:
+            self.path = f"{step}.{self.path}"
 
 
 def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
@@ -396,12 +397,13 @@ def _record(build: Callable[..., Any], members: Mapping[str, _Member]) -> Callab
     As in Go, unknown members are ignored, and null is absent, or an empty object where it is an
     element of an array or map.
     """
-    known: dict[str, _Member | None] = {_folded(name): members[name] for name in members}
+    known = {_folded(name): member for name, member in members.items()}  # the last of a name wins
+    spellings: dict[str, _Member | None] = {}  # those met so far, so that each is folded once
 
     def find(name: str) -> _Member | None:
         member = known.get(_folded(name))
-        if len(known) < 100 and len(str(name)) < 100:  # so that no server can fill the memory
-            known[name] = member  # this spelling is not folded again
+        if len(spellings) < 100 and len(str(name)) < 100:  # so that no server fills the memory
+            spellings[name] = member
         return member
 
     def read(value: Any) -> Any:
@@ -411,7 +413,7 @@ def _record(build: Callable[..., Any], members: Mapping[str, _Member]) -> Callab
             raise _expected((dict,), value)
         fields = {}
         for name, item in value.items():
-            member = known[name] if name in known else find(name)
+            member = spellings[name] if name in spellings else find(name)
             if member is None or item is None:
                 continue
             types, field, convert = member
@@ -429,9 +431,10 @@ def _record(build: Callable[..., Any], members: Mapping[str, _Member]) -> Callab
 
 def _plain(model: type) -> dict[str, _Member]:
     """The members that have the names of a model's texts, integers and flags."""
-    kinds: dict[Any, Any] = {"str": _text, "int": _integer, "bool": _flag}
-    fields = dataclasses.fields(model)  # their types are text: nothing evaluates annotations here
-    return {field.name: kinds[field.type](field.name) for field in fields if field.type in kinds}
+    kinds: dict[Any, Any] = {str: _text, int: _integer, bool: _flag}
+    kinds.update({kind.__name__: member for kind, member in kinds.items()})  # in annotations
+    fields = [field for field in dataclasses.fields(model) if field.type in kinds]
+    return {field.name: kinds[field.type](field.name) for field in fields}
 
 
 def _to_time(text: str) -> str:
@@ -530,20 +533,21 @@ _read_state = _record(dict, _STATE)
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_result_type = _record(dict, {"Type": _text("type"), "Params": _object("params")})
+_read_result_type = _record(dict, {"Type": _text("source"), "Params": _object("params")})
 _read_s3_result = _record(dict, {"Params": _object("s3", _read_s3)})
 _read_other_result = _record(dict, {"Params": _object("params", _record(dict, _STORAGE))})
 
 
 def _read_result(value: dict[str, Any]) -> StorageSpec:
     """Where the results are. Their Type says what the Params are."""
-    source = _read_result_type(value).get("type", "")
+    source = _read_result_type(value).get("source", "")
     if not source:
         return StorageSpec()
     if source.lower() == "s3":
-        return StorageSpec(source, **_read_s3_result(value))
-    params = _read_other_result(value).get("params", {})
-    return StorageSpec(**{**params, "storage_source": source})
+        fields = _read_s3_result(value)  # {"s3": S3StorageSpec(bucket="b", key="k")}
+    else:
+        fields = _read_other_result(value).get("params", {})  # {"cid": "Qm2"}
+    return StorageSpec(**{**fields, "storage_source": source})
 
 
 _NUMBERED_STATE = {"StateType": _number_or_word("state"), "Message": _text("message")}
@@ -576,8 +580,6 @@ _LISTING = {
     "Executions": _array("items", _record(dict, _NEWER_EXECUTION)),  # v1.2.2 to v1.3.2
 }
 
-# The eras.
-
 # The words for a shard's numbers: up to v0.2.7 its state is one. v0.2.6 numbered them anew.
 _SHARD_STATES_TO_V0_2_5 = _numbered(" Bidding Cancelled Waiting Running Error Verifying Completed")
 _SHARD_STATES = _numbered(" Bidding Waiting Running Verifying Cancelled Error Completed")
@@ -589,16 +591,17 @@ def _from_state(value: dict[str, Any]) -> JobState:
     if names and not names.intersection(map(_folded, _STATE)):
         raise _Mismatch("nothing in it belongs to a job's state")
     state = _read_state(value)
-    if "nodes" in names or not names:  # to v0.3.19; {} is said before anything has happened
-        shards = _from_nodes(state.get("nodes", {}))
-        return JobState(executions=shards, state=_job_state(shards))
+    nodes = state.pop("nodes", {})
     executions = list(state.pop("executions", ()))
     for shard in state.pop("shards", {}).values():  # v0.3.20 to v0.3.23
         executions.extend(shard.get("executions", ()))
+    if "nodes" in names or not names:  # to v0.3.19; {} is said before anything has happened
+        executions = _from_nodes(nodes)
+        state["state"] = _job_state(executions)
     return JobState(**state, executions=tuple(executions))
 
 
-def _from_nodes(nodes: dict[str, dict[str, Any]]) -> tuple[ExecutionState, ...]:
+def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
     """An execution for each shard on each node."""
     shards = []
     for node_id, node in nodes.items():
@@ -613,10 +616,10 @@ def _from_nodes(nodes: dict[str, dict[str, Any]]) -> tuple[ExecutionState, ...]:
         shard["state"] = _to_word(shard.get("state", ""), words)
         shard["shard_index"] = shard.get("shard_index") or index
         executions.append(ExecutionState(**shard))
-    return tuple(executions)
+    return executions
 
 
-def _job_state(shards: tuple[ExecutionState, ...]) -> str:
+def _job_state(shards: list[ExecutionState]) -> str:
     """The state of a job by those of its shards: up to v0.3.19 no server sends one."""
     states = {shard.state for shard in shards}
     # Cancelled is the end of a node's bid, not of the job; losers may stay Bidding for ever.
@@ -666,9 +669,7 @@ def _from_newer_job(
 def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
     compute = execution.pop("compute", {})
     desired = execution.pop("desired", {})
-    messages = [compute.get("message", ""), desired.get("message", "")]
-    if messages[0] == messages[1]:
-        messages.pop()
+    messages = dict.fromkeys([compute.get("message", ""), desired.get("message", "")])  # not twice
     return ExecutionState(
         **execution,
         state=_to_word(compute.get("state", ""), words),
@@ -797,6 +798,9 @@ class _Connection(http.client.HTTPConnection):
     _tunnel and _tunnel_host are not documented; without them, each call is an AttributeError.
     """
 
+    _tunnel: Callable[[], None]
+    _tunnel_host: str | None
+
     def __init__(
         self, host: str, *args: Any, context: ssl.SSLContext | None = None, **options: Any
     ) -> None:
@@ -808,28 +812,28 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         deadline = time.monotonic() + (self.timeout or 0)
         sock = self._dial(deadline)
-        this: Any = self  # type checkers do not know of the tunnel
         try:
-            self._limit(sock, deadline)
-            if this._tunnel_host:
-                self._open_tunnel(this)
+            self._use(_DeadlineSocket(sock, deadline))
+            if self._tunnel_host:
+                self._open_tunnel()
             if self._context:
                 self._limited.set_timeout()  # for the whole handshake
-                host = (this._tunnel_host or self.host).rstrip(".")
+                host = (self._tunnel_host or self.host).rstrip(".")
                 sock = self._context.wrap_socket(sock, server_hostname=host)
-                self._limit(sock, deadline)
+                self._use(_DeadlineSocket(sock, deadline))
         except BaseException:
             sock.close()
             raise
 
-    def _limit(self, sock: socket.socket, deadline: float) -> None:
-        self._limited = self.sock = _DeadlineSocket(sock, deadline)
+    def _use(self, limited: _DeadlineSocket) -> None:
+        self.sock = limited
+        self._limited = limited  # http.client forgets its sock as soon as it can
 
-    def _open_tunnel(self, this: Any) -> None:
+    def _open_tunnel(self) -> None:
         try:
-            this._tunnel()
+            self._tunnel()
         finally:
-            if self._limited.file:  # before 3.11, a refused tunnel leaves it open
+            if self._limited.file:  # the proxy's answer, which is left open before 3.11
                 self._limited.file.close()
 
     def _dial(self, deadline: float) -> socket.socket:
@@ -847,7 +851,7 @@ class _Connection(http.client.HTTPConnection):
     def getresponse(self) -> http.client.HTTPResponse:
         response = super().getresponse()
         if response.status != 200:  # half of the time that is left is for the next route
-            self._limited.deadline -= _seconds_left(self._limited.deadline) / 2
+            self._limited.deadline = (time.monotonic() + self._limited.deadline) / 2
         return response
 
 
@@ -894,7 +898,10 @@ def _read_whole(response: http.client.HTTPResponse, body: bytearray) -> None:
         _read_to(response, body, _MAX_ANSWER)
     if max(len(body), declared or 0) > _MAX_ANSWER:
         raise OSError("the answer is over 16 MiB")
-    is_whole = bool(body or codings) if declared is None else len(body) == declared
+    if declared is None:
+        is_whole = bool(body or codings)  # an empty answer was cut in its headers
+    else:
+        is_whole = len(body) == declared
     if not is_whole:
         raise OSError("the answer was cut short")
 
@@ -1237,30 +1244,30 @@ class _Call:
     def ask(self, seconds: float) -> StateResponse:
         """Asks on one route after the other until one answers, within so many seconds in all."""
         deadline = time.monotonic() + seconds
-        without_executions = None
+        incomplete = None  # before v1.2.2 the newer API lists no executions; others may
         refusals: list[SDKError] = []
         for route in list(self._routes):
             answer = self._put(route, seconds, deadline)
             if answer.status != 200:
                 refusals.append(answer.refusal())
-                if without_executions or answer.is_missing_route():
-                    continue
-                raise refusals[-1]
+                if not incomplete and not answer.is_missing_route():
+                    raise refusals[-1]
+                continue
             response = answer.response()
             if "Executions" in response.raw or "state" in response.raw:
                 self._routes.remove(route)
                 self._routes.insert(0, route)  # where the next question goes first
                 return response
-            without_executions = response  # of the newer API before v1.2.2
-        if without_executions:
-            return without_executions
+            incomplete = response
+        if incomplete:
+            return incomplete
         told = ", ".join(
             f"{error.status_code} from {_shorten(error.url, 99)}" for error in refusals
         )
-        failure = SDKError(f"the server has no route for a job's state: HTTP {told}")
+        message = f"the server has no route for a job's state: HTTP {told}"
         last = refusals[-1]
-        failure.status_code, failure.body, failure.url = last.status_code, last.body, last.url
-        raise failure from last
+        details: Any = {"status_code": last.status_code, "body": last.body, "url": last.url}
+        raise SDKError(message, **details) from last
 
     def _put(self, route: tuple[str, str], seconds: float, deadline: float) -> _Answer:
         """Puts the question on one route."""
@@ -1349,7 +1356,7 @@ def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -
             response = call.ask(seconds)
         except SDKError as error:
             if isinstance(error, TransportTimeout) and seconds < call.timeout:
-                break  # `limit` has passed
+                break  # its time was cut to what was left of `limit`
             failures += 1
             if not _passes(error) or (limit is None and failures > _MOST_FAILURES):
                 raise
@@ -1373,7 +1380,8 @@ def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -
 def _passes(error: SDKError) -> bool:
     """Whether asking again can help."""
     if isinstance(error, TransportError):
-        return not isinstance(_underlying(error.__context__), ssl.SSLCertVerificationError)
+        cause = _underlying(error.__context__)  # which is there even if it is not shown
+        return not isinstance(cause, ssl.SSLCertVerificationError)
     status = error.status_code or 0
     return status in (408, 425, 429) or 502 <= status <= 599
 
@@ -1390,14 +1398,10 @@ def _has_ended(state: JobState) -> bool:
 def _ran_out(
     job_id: str, limit: float | None, response: StateResponse | None, failure: SDKError | None
 ) -> WaitTimeout:
-    why = "no answer came"
-    if failure:
-        why = failure.message
-    elif response:
+    why = failure.message if failure else "no answer came"
+    if response and not failure:
         status = _one_line(response.state.status, _MAX_MESSAGE)
-        why = ": ".join(
-            filter(None, (f"it is {response.state.state or 'without a state'}", status))
-        )
+        why = f"it is {response.state.state or 'in no state yet'}" + (status and f": {status}")
     words = f"the job {_shorten(job_id, 99)} has not ended within {limit:g} s: {why}"
     return WaitTimeout(words, response=response)
 
@@ -1561,8 +1565,9 @@ class _Progress:
         if not self._answers:
             _say("the server answers again")
         self._answers = True
-        is_first = self._state is None
-        if state.state != self._state and not (is_first and _has_ended(state)):
+        is_news = state.state != self._state
+        is_only_state = self._state is None and _has_ended(state)
+        if is_news and not is_only_state:
             _say(f"{self._job_id}: {state.state or 'no state yet'}")
         self._state = state.state
 
@@ -1662,7 +1667,8 @@ _SPELLED["timeout"] = "--timeout"
 def main(argv: list[str] | None = None) -> int:
     """The command, as `--help` describes it; returns its exit code.
 
-    It leaves the process and its streams as they are: for what concerns them, see below.
+    Only wrong usage, --help and --version raise SystemExit, as argparse has it. The process and
+    its streams are left as they are.
     """
     options = _options(argv)
     try:
@@ -1671,7 +1677,7 @@ def main(argv: list[str] | None = None) -> int:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
-        argument, _, problem = str(error).partition(" ")  # it begins with the argument
+        argument, _, problem = str(error).partition(" ")  # so do all of them begin
         _say(f"{_SPELLED.get(argument, argument)} {problem}")
         return 2
     except OSError as error:
