@@ -1189,6 +1189,11 @@ class _Answer:
         return words or self.text.strip() or self.reason or "no reason given"
 
 
+def _lists_executions(response: StateResponse) -> bool:
+    names = {_folded(name) for name, value in response.raw.items() if value is not None}
+    return "state" in names or "executions" in names
+
+
 def _underlying(error: BaseException | None) -> object:
     """What urllib wrapped: another exception, or words."""
     return error.reason if isinstance(error, urllib.error.URLError) else error
@@ -1254,7 +1259,7 @@ class _Call:
                     raise refusals[-1]
                 continue
             response = answer.response()
-            if "Executions" in response.raw or "state" in response.raw:
+            if _lists_executions(response):
                 self._routes.remove(route)
                 self._routes.insert(0, route)  # where the next question goes first
                 return response
