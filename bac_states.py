@@ -55,7 +55,9 @@ TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 
 if TYPE_CHECKING:
     from typing import Any
 
-    _Member = tuple[tuple[type, ...], str, Callable[[Any], Any] | None]
+    _Convert = Callable[[Any], Any]
+    _Fields = dict[str, Any]
+    _Member = tuple[tuple[type, ...], str, _Convert | None]
 else:
     Any = object
 
@@ -346,9 +348,7 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
     return _Mismatch(f"expected {names}, got {type(value).__name__}")
 
 
-def _member(
-    types: tuple[type, ...], field: str, convert: Callable[[Any], Any] | None = None
-) -> _Member:
+def _member(types: tuple[type, ...], field: str, convert: _Convert | None = None) -> _Member:
     """What is read of a member of a JSON object: the types that its value may have, our name for
     it, and what converts it, if it does not stay as it is."""
     return types, field, convert
@@ -361,18 +361,16 @@ _number_or_word = functools.partial(_member, (int, str))
 _object = functools.partial(_member, (dict,))
 
 
-def _array(field: str, read: Callable[[Any], Any]) -> _Member:
+def _array(field: str, read: _Convert) -> _Member:
     return (list,), field, lambda items: tuple(_read_each(items, read).values())
 
 
-def _map(field: str, read: Callable[[Any], Any], read_key: Callable[[str], Any] = str) -> _Member:
+def _map(field: str, read: _Convert, read_key: _Convert = str) -> _Member:
     """An object whose keys are data."""
     return (dict,), field, lambda items: _read_each(items, read, read_key)
 
 
-def _read_each(
-    items: Any, read: Callable[[Any], Any], read_key: Callable[[Any], Any] = int
-) -> dict[Any, Any]:
+def _read_each(items: Any, read: _Convert, read_key: _Convert = int) -> dict[Any, Any]:
     """What `read` makes of the elements of an array, by index, or of a map's values, by key."""
     if len(items) > _MAX_ELEMENTS:
         raise _Mismatch(f"{len(items)} elements are more than {_MAX_ELEMENTS}")
@@ -391,7 +389,7 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()
 
 
-def _record(build: Callable[..., Any], members: Mapping[str, _Member]) -> Callable[[Any], Any]:
+def _record(build: Callable[..., Any], members: Mapping[str, _Member]) -> _Convert:
     """A function that reads a JSON object, and calls `build` with its members as keywords.
 
     As in Go, unknown members are ignored, and null is absent, or an empty object where it is an
@@ -538,7 +536,7 @@ _read_s3_result = _record(dict, {"Params": _object("s3", _read_s3)})
 _read_other_result = _record(dict, {"Params": _object("params", _record(dict, _STORAGE))})
 
 
-def _read_result(value: dict[str, Any]) -> StorageSpec:
+def _read_result(value: _Fields) -> StorageSpec:
     """Where the results are. Their Type says what the Params are."""
     source = _read_result_type(value).get("source", "")
     if not source:
@@ -585,7 +583,7 @@ _SHARD_STATES_TO_V0_2_5 = _numbered(" Bidding Cancelled Waiting Running Error Ve
 _SHARD_STATES = _numbered(" Bidding Waiting Running Verifying Cancelled Error Completed")
 
 
-def _from_state(value: dict[str, Any]) -> JobState:
+def _from_state(value: _Fields) -> JobState:
     """The operation's own document, which has executions by node, by shard, or in one list."""
     names = {_folded(name) for name in value}
     if names and not names.intersection(map(_folded, _STATE)):
@@ -601,7 +599,7 @@ def _from_state(value: dict[str, Any]) -> JobState:
     return JobState(**state, executions=tuple(executions))
 
 
-def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
+def _from_nodes(nodes: dict[str, _Fields]) -> list[ExecutionState]:
     """An execution for each shard on each node."""
     shards = []
     for node_id, node in nodes.items():
@@ -653,9 +651,7 @@ def _execution_states(server_version: str) -> dict[int, str]:
     return _STATES_TO_V1_5_1 if release < (1, 5, 2) else _STATES
 
 
-def _from_newer_job(
-    job: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
-) -> JobState:
+def _from_newer_job(job: _Fields, executions: tuple[_Fields, ...], words: Any) -> JobState:
     told: dict[str, str] = job.pop("told", {})
     state = told.get("state", "")
     return JobState(
@@ -666,7 +662,7 @@ def _from_newer_job(
     )
 
 
-def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
+def _from_newer_execution(execution: _Fields, words: Mapping[int, str]) -> ExecutionState:
     compute = execution.pop("compute", {})
     desired = execution.pop("desired", {})
     messages = dict.fromkeys([compute.get("message", ""), desired.get("message", "")])  # not twice
@@ -801,13 +797,11 @@ class _Connection(http.client.HTTPConnection):
     _tunnel: Callable[[], None]
     _tunnel_host: str | None
 
-    def __init__(
-        self, host: str, *args: Any, context: ssl.SSLContext | None = None, **options: Any
-    ) -> None:
+    def __init__(self, host: str, *args: Any, context: Any = None, **options: Any) -> None:
         if context:
             self.default_port = http.client.HTTPS_PORT
         super().__init__(host, *args, **options)
-        self._context = context
+        self._context: ssl.SSLContext | None = context
 
     def connect(self) -> None:
         deadline = time.monotonic() + (self.timeout or 0)
@@ -898,10 +892,9 @@ def _read_whole(response: http.client.HTTPResponse, body: bytearray) -> None:
         _read_to(response, body, _MAX_ANSWER)
     if max(len(body), declared or 0) > _MAX_ANSWER:
         raise OSError("the answer is over 16 MiB")
+    is_whole = len(body) == declared
     if declared is None:
         is_whole = bool(body or codings)  # an empty answer was cut in its headers
-    else:
-        is_whole = len(body) == declared
     if not is_whole:
         raise OSError("the answer was cut short")
 
@@ -1207,6 +1200,8 @@ def _network_words(reason: object) -> str:
         return f"its certificate is not trusted ({why}); {remedy}"
     if isinstance(reason, http.client.IncompleteRead):
         return "the answer was cut short"
+    if isinstance(reason, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
+        return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", str(reason.strerror))
     if isinstance(reason, OSError):
         return reason.strerror or str(reason) or type(reason).__name__
     return reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
@@ -1291,7 +1286,7 @@ class _Call:
             raise failure from (None if self._proxies else question.quotable(error))
 
     def _no_answer(self, question: _Question, seconds: float, error: Exception) -> Any:
-        what = f"no complete answer{' by the proxy' if self._proxies else ''} from"
+        what = f"no complete answer{' through the proxy' if self._proxies else ''} from"
         reason = _underlying(error)
         if isinstance(reason, (TimeoutError, socket.timeout)):  # two classes before 3.10
             return question.error(TransportTimeout, what, f"timed out after {seconds:g} s")
@@ -1359,24 +1354,20 @@ def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -
         seconds = min(call.timeout, end - time.monotonic())
         try:
             response = call.ask(seconds)
+            failure = None
         except SDKError as error:
             if isinstance(error, TransportTimeout) and seconds < call.timeout:
                 break  # its time was cut to what was left of `limit`
-            failures += 1
-            if not _passes(error) or (limit is None and failures > _MOST_FAILURES):
-                raise
             failure = error
-            if progress:
-                progress.failed(error)
-        else:
-            failures = 0
-            failure = None
-            if progress:
-                progress.answered(response.state)
-            if _has_ended(response.state):
-                return response
-        requested = (failure.retry_after or 0) if failure else 0
-        delay = max(pause, min(requested, _LONGEST_RETRY_AFTER))
+        failures = failures + 1 if failure else 0
+        if failure and (not _passes(failure) or (limit is None and failures > _MOST_FAILURES)):
+            raise failure
+        if progress:
+            progress.tell(response, failure)
+        if response and not failure and _has_ended(response.state):
+            return response
+        requested = failure.retry_after if failure else None
+        delay = max(pause, min(requested or 0, _LONGEST_RETRY_AFTER))
         time.sleep(max(0, min(delay, end - time.monotonic())))
         pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
     raise _ran_out(call.request.job_id, limit, response, failure) from failure
@@ -1566,40 +1557,40 @@ class _Progress:
         self._state: str | None = None
         self._answers = True
 
-    def answered(self, state: JobState) -> None:
-        if not self._answers:
+    def tell(self, response: StateResponse | None, failure: SDKError | None) -> None:
+        if failure and self._answers:
+            _say(f"waiting on: {failure}")
+        if not failure and not self._answers:
             _say("the server answers again")
-        self._answers = True
-        is_news = state.state != self._state
-        is_only_state = self._state is None and _has_ended(state)
-        if is_news and not is_only_state:
-            _say(f"{self._job_id}: {state.state or 'no state yet'}")
-        self._state = state.state
-
-    def failed(self, error: SDKError) -> None:
-        if self._answers:
-            _say(f"waiting on: {error}")
-        self._answers = False
+        self._answers = not failure
+        if response and response.state.state != self._state:
+            if self._state is not None or not _has_ended(response.state):
+                _say(f"{self._job_id}: {response.state.state or 'no state yet'}")
+            self._state = response.state.state
 
 
 _HELP = """\
 example:
-  python -m bac_states j-1f0e9f9a --server http://127.0.0.1:1234 --wait-timeout 600
+  bac_states j-1f0e9f9a --server http://127.0.0.1:1234 --wait-timeout 600
 
 exit codes:
-  0    printed; with --wait, the job succeeded, or is a service or daemon that runs
+  0    printed; with --wait, the job succeeded, or is a service that runs
   1    no answer, or standard output cannot be written
-  2    wrong usage
+  2    wrong usage, or a bad argument or variable
   3    with --wait, the job ended without success
   4    the server does not know the job
   124  --wait-timeout passed before the job ended; the last answer was printed
   141  the reader of standard output went away
   Ctrl-C ends the process by its signal (on Windows: 130)
 
-environment:
-  BACALHAU_API_HOST, _PORT, _TLS_USETLS  the server without --server; else http://127.0.0.1:1234
-  BACALHAU_API_KEY, or _USERNAME and _PASSWORD, and _TLS_CAFILE   sent there, trusted there
-  HTTP_PROXY, HTTPS_PROXY, NO_PROXY      proxies; never for this machine itself
+environment, for the default server and for --server:
+  BACALHAU_API_HOST         the default server: a host or a URL (127.0.0.1)
+  BACALHAU_API_PORT         its port (1234)
+  BACALHAU_API_TLS_USETLS   true for https
+  BACALHAU_API_TLS_CAFILE   a file of certificates to trust
+  BACALHAU_API_KEY          sent as a Bearer token
+  BACALHAU_API_USERNAME, BACALHAU_API_PASSWORD   sent as Basic authorization
+  HTTP_PROXY, HTTPS_PROXY, NO_PROXY   proxies; loopback is asked directly
 """
 
 
@@ -1615,16 +1606,16 @@ def _options(argv: list[str] | None) -> Any:
         epilog=_HELP,
     )
     add = parser.add_argument
-    add("job_id", metavar="JOB_ID", nargs="?", help="the job's id")
+    add("job_id", metavar="JOB_ID", nargs="?", help="the job's id, how it begins, or its name")
     add("--version", action="version", version=f"bac_states {__version__}")
-    add("--server", metavar="URL", help="http(s)://host[:port][/path]")
-    add("--timeout", metavar="S", type=float, default=10.0, help="seconds for one answer (10)")
+    add("--server", metavar="URL", help="http(s)://host[:port][/path] (the environment's)")
+    add("--timeout", metavar="S", type=float, default=10.0, help="seconds for each answer (10)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON document")
-    form.add_argument("--output", action="store_true", help="print what the program printed")
+    form.add_argument("--output", action="store_true", help="print what the job's program printed")
     add("--wait", action="store_true", help="wait until the job has ended")
     add("--wait-timeout", metavar="S", type=float, help="wait for S seconds at the most")
-    add("--demo", action="store_true", help="ask a server of its own for the documented job")
+    add("--demo", action="store_true", help="ask a server of its own about an example")
     options = parser.parse_args(argv)
     if options.job_id is None and not options.demo:
         parser.error("a JOB_ID is missing")
