@@ -55,9 +55,8 @@ TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 
 if TYPE_CHECKING:
     from typing import Any
 
-    _Convert = Callable[[Any], Any]
+    _Read = Callable[[Any], Any]
     _Fields = dict[str, Any]
-    _Member = tuple[tuple[type, ...], str, _Convert | None]
 else:
     Any = object
 
@@ -348,29 +347,20 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
     return _Mismatch(f"expected {names}, got {type(value).__name__}")
 
 
-def _member(types: tuple[type, ...], field: str, convert: _Convert | None = None) -> _Member:
-    """What is read of a member of a JSON object: the types that its value may have, our name for
-    it, and what converts it, if it does not stay as it is."""
-    return types, field, convert
+# An object is described by a dict: for each member's name our name for it, the type (or types)
+# that its value must have and, if the value does not stay as it is, what converts it.
 
 
-_text = functools.partial(_member, (str,))
-_integer = functools.partial(_member, (int,))
-_flag = functools.partial(_member, (bool,))
-_number_or_word = functools.partial(_member, (int, str))
-_object = functools.partial(_member, (dict,))
+def _array(field: str, read: _Read) -> tuple[Any, ...]:
+    return field, list, lambda items: tuple(_read_each(items, read).values())
 
 
-def _array(field: str, read: _Convert) -> _Member:
-    return (list,), field, lambda items: tuple(_read_each(items, read).values())
-
-
-def _map(field: str, read: _Convert, read_key: _Convert = str) -> _Member:
+def _map(field: str, read: _Read, read_key: _Read = str) -> tuple[Any, ...]:
     """An object whose keys are data."""
-    return (dict,), field, lambda items: _read_each(items, read, read_key)
+    return field, dict, lambda items: _read_each(items, read, read_key)
 
 
-def _read_each(items: Any, read: _Convert, read_key: _Convert = int) -> dict[Any, Any]:
+def _read_each(items: Any, read: _Read, read_key: _Read = int) -> dict[Any, Any]:
     """What `read` makes of the elements of an array, by index, or of a map's values, by key."""
     if len(items) > _MAX_ELEMENTS:
         raise _Mismatch(f"{len(items)} elements are more than {_MAX_ELEMENTS}")
@@ -389,16 +379,19 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()
 
 
-def _record(build: Callable[..., Any], members: Mapping[str, _Member]) -> _Convert:
+def _record(build: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -> _Read:
     """A function that reads a JSON object, and calls `build` with its members as keywords.
 
     As in Go, unknown members are ignored, and null is absent, or an empty object where it is an
     element of an array or map.
     """
-    known = {_folded(name): member for name, member in members.items()}  # the last of a name wins
-    spellings: dict[str, _Member | None] = {}  # those met so far, so that each is folded once
+    known = {}
+    for name, (field, kind, *convert) in members.items():  # the last of a name counts
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        known[_folded(name)] = (field, kinds, convert[0] if convert else None)
+    spellings: dict[str, Any] = {}  # of names that were met, so that each is folded once
 
-    def find(name: str) -> _Member | None:
+    def find(name: str) -> Any:
         member = known.get(_folded(name))
         if len(spellings) < 100 and len(str(name)) < 100:  # so that no server fills the memory
             spellings[name] = member
@@ -414,10 +407,10 @@ def _record(build: Callable[..., Any], members: Mapping[str, _Member]) -> _Conve
             member = spellings[name] if name in spellings else find(name)
             if member is None or item is None:
                 continue
-            types, field, convert = member
+            field, kinds, convert = member
             try:
-                if type(item) not in types:  # isinstance would take true for an integer
-                    raise _expected(types, item)
+                if type(item) not in kinds:  # isinstance would take true for an integer
+                    raise _expected(kinds, item)
                 fields[field] = convert(item) if convert else item
             except _Mismatch as error:
                 error.prepend(name)
@@ -427,12 +420,12 @@ def _record(build: Callable[..., Any], members: Mapping[str, _Member]) -> _Conve
     return read
 
 
-def _plain(model: type) -> dict[str, _Member]:
-    """The members that have the names of a model's texts, integers and flags."""
-    kinds: dict[Any, Any] = {str: _text, int: _integer, bool: _flag}
-    kinds.update({kind.__name__: member for kind, member in kinds.items()})  # in annotations
+def _plain(model: type) -> dict[str, tuple[Any, ...]]:
+    """The texts, integers and flags of a model, as members of the same names."""
+    kinds: dict[Any, type] = {kind: kind for kind in (str, int, bool)}
+    kinds.update({kind.__name__: kind for kind in (str, int, bool)})  # annotations are text here
     fields = [field for field in dataclasses.fields(model) if field.type in kinds]
-    return {field.name: kinds[field.type](field.name) for field in fields}
+    return {field.name: (field.name, kinds[field.type]) for field in fields}
 
 
 def _to_time(text: str) -> str:
@@ -489,27 +482,27 @@ def _to_label(text: Any) -> str:
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
 _read_verification = _record(VerificationResult, _plain(VerificationResult))
-_S3 = {**_plain(S3StorageSpec), "ChecksumSHA256": _text("checksum")}  # so the newer API says it
+_S3 = {**_plain(S3StorageSpec), "ChecksumSHA256": ("checksum", str)}  # so the newer API says it
 _read_s3 = _record(S3StorageSpec, _S3)
 _STORAGE = {
     **_plain(StorageSpec),
-    "S3": _object("s3", _read_s3),
+    "S3": ("s3", dict, _read_s3),
     "Metadata": _map("metadata", _to_label),
 }
-_OUTPUT = {**_plain(RunCommandResult), "ErrorMsg": _text("runner_error")}  # newer API, v1.1.1+
+_OUTPUT = {**_plain(RunCommandResult), "ErrorMsg": ("runner_error", str)}  # newer API, v1.1.1+
 _read_output = _record(RunCommandResult, _OUTPUT)
 _EXECUTION = {
     **_plain(ExecutionState),
-    "ExecutionId": _text("compute_reference"),  # v0.3.17 to v0.3.19
-    "Status": _text("status", _to_status),
-    "DesiredState": _number_or_word("desired_state", _to_desired_state),
-    "VerificationResult": _object("verification_result", _read_verification),
-    "PublishedResults": _object("published_results", _record(StorageSpec, _STORAGE)),
-    "RunOutput": _object("run_output", _read_output),
-    "CreateTime": _text("create_time", _to_time),
-    "UpdateTime": _text("update_time", _to_time),
+    "ExecutionId": ("compute_reference", str),  # v0.3.17 to v0.3.19
+    "Status": ("status", str, _to_status),
+    "DesiredState": ("desired_state", (int, str), _to_desired_state),
+    "VerificationResult": ("verification_result", dict, _read_verification),
+    "PublishedResults": ("published_results", dict, _record(StorageSpec, _STORAGE)),
+    "RunOutput": ("run_output", dict, _read_output),
+    "CreateTime": ("create_time", str, _to_time),
+    "UpdateTime": ("update_time", str, _to_time),
 }
-_SHARD = {**_EXECUTION, "State": _number_or_word("state")}  # a number up to v0.2.7
+_SHARD = {**_EXECUTION, "State": ("state", (int, str))}  # a number up to v0.2.7
 _read_node = _record(dict, {"Shards": _map("shards", _record(dict, _SHARD), _to_index)})
 _executions = _array("executions", _record(ExecutionState, _EXECUTION))
 _STATE = {
@@ -517,9 +510,9 @@ _STATE = {
     "Nodes": _map("nodes", _read_node),  # to v0.3.19
     "Shards": _map("shards", _record(dict, {"Executions": _executions})),  # v0.3.20 to v0.3.23
     "Executions": _executions,  # v0.3.24+
-    "CreateTime": _text("create_time", _to_time),
-    "UpdateTime": _text("update_time", _to_time),
-    "TimeoutAt": _text("timeout_at", _to_time),
+    "CreateTime": ("create_time", str, _to_time),
+    "UpdateTime": ("update_time", str, _to_time),
+    "TimeoutAt": ("timeout_at", str, _to_time),
 }
 _read_state = _record(dict, _STATE)
 
@@ -531,9 +524,9 @@ _read_state = _record(dict, _STATE)
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_result_type = _record(dict, {"Type": _text("source"), "Params": _object("params")})
-_read_s3_result = _record(dict, {"Params": _object("s3", _read_s3)})
-_read_other_result = _record(dict, {"Params": _object("params", _record(dict, _STORAGE))})
+_read_result_type = _record(dict, {"Type": ("source", str), "Params": ("params", dict)})
+_read_s3_result = _record(dict, {"Params": ("s3", dict, _read_s3)})
+_read_other_result = _record(dict, {"Params": ("params", dict, _record(dict, _STORAGE))})
 
 
 def _read_result(value: _Fields) -> StorageSpec:
@@ -548,29 +541,29 @@ def _read_result(value: _Fields) -> StorageSpec:
     return StorageSpec(**{**fields, "storage_source": source})
 
 
-_NUMBERED_STATE = {"StateType": _number_or_word("state"), "Message": _text("message")}
+_NUMBERED_STATE = {"StateType": ("state", (int, str)), "Message": ("message", str)}
 _NEWER_RECORD = {
-    "Revision": _integer("version"),
-    "CreateTime": _integer("create_time", _to_utc),
-    "ModifyTime": _integer("update_time", _to_utc),
+    "Revision": ("version", int),
+    "CreateTime": ("create_time", int, _to_utc),
+    "ModifyTime": ("update_time", int, _to_utc),
 }
 _NEWER_EXECUTION = {
-    "ID": _text("compute_reference"),
-    "JobID": _text("job_id"),
-    "NodeID": _text("node_id"),
-    "PartitionIndex": _integer("shard_index"),  # v1.6.1+
-    "ComputeState": _object("compute", _record(dict, _NUMBERED_STATE)),
-    "DesiredState": _object("desired", _record(dict, _NUMBERED_STATE)),
-    "PublishedResult": _object("published_results", _read_result),
-    "RunOutput": _object("run_output", _read_output),
+    "ID": ("compute_reference", str),
+    "JobID": ("job_id", str),
+    "NodeID": ("node_id", str),
+    "PartitionIndex": ("shard_index", int),  # v1.6.1+
+    "ComputeState": ("compute", dict, _record(dict, _NUMBERED_STATE)),
+    "DesiredState": ("desired", dict, _record(dict, _NUMBERED_STATE)),
+    "PublishedResult": ("published_results", dict, _read_result),
+    "RunOutput": ("run_output", dict, _read_output),
     **_NEWER_RECORD,
 }
-_NAMED_STATE = {"StateType": _text("state"), "Message": _text("message")}
+_NAMED_STATE = {"StateType": ("state", str), "Message": ("message", str)}
 _NEWER_JOB = {
-    "ID": _text("job_id"),
-    "Name": _text("name"),
-    "Type": _text("job_type"),
-    "State": _object("told", _record(dict, _NAMED_STATE)),
+    "ID": ("job_id", str),
+    "Name": ("name", str),
+    "Type": ("job_type", str),
+    "State": ("told", dict, _record(dict, _NAMED_STATE)),
     **_NEWER_RECORD,
 }
 _LISTING = {
@@ -675,9 +668,9 @@ def _from_newer_execution(execution: _Fields, words: Mapping[int, str]) -> Execu
 
 
 _ANSWER = {
-    "state": _object("state", _from_state),
-    "Job": _object("job", _record(dict, _NEWER_JOB)),
-    "Executions": _object("executions", _record(dict, _LISTING)),
+    "state": ("state", dict, _from_state),
+    "Job": ("job", dict, _record(dict, _NEWER_JOB)),
+    "Executions": ("executions", dict, _record(dict, _LISTING)),
 }
 _read_answer = _record(dict, _ANSWER)
 
@@ -1120,8 +1113,8 @@ class _Question(urllib.request.Request):
 # {"error": "code=500, message=Job not found. ID: x", "message": "Job not found. ID: x"}
 # {"Message": "Request Unauthorized", "Component": "...", "Details": {"reason": "..."}, ...}
 
-_DETAILS = _object("details", _record(dict, {"reason": _text("reason")}))
-_REFUSAL = {"Message": _text("message"), "Error": _text("error"), "Details": _DETAILS}
+_DETAILS = ("details", dict, _record(dict, {"reason": ("reason", str)}))
+_REFUSAL = {"Message": ("message", str), "Error": ("error", str), "Details": _DETAILS}
 _read_refusal = _record(dict, _REFUSAL)
 _JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 about the job, not about the route
 _UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # 404 since v1.5.0
