@@ -705,8 +705,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     """Decodes an answer, which has to be about the job that was asked for."""
     parsed = _parse(document)
     state, name = _from_answer(parsed, server_version)
-    is_about_it = state.job_id.startswith(asked) or asked == name
-    if state.job_id and not is_about_it:
+    if state.job_id and not state.job_id.startswith(asked) and name != asked:  # "" asks for any
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -759,7 +758,7 @@ class _DeadlineSocket:
         return self.file
 
     def close(self) -> None:
-        self.sock.close()  # which lasts until its files are closed
+        self.sock.close()  # in truth it stays open until its files are closed, too
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -782,7 +781,7 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection whose timeout is for everything: addresses, proxy, TLS, request and answer.
+    """A connection whose timeout is for everything but resolving names, from connecting on.
 
     _tunnel and _tunnel_host are not documented; without them, each call is an AttributeError.
     """
@@ -970,11 +969,10 @@ def _usable_url(name: str, url: str) -> str:
         parts = urllib.parse.urlsplit(url)
     except ValueError:  # a bracket without the other one
         raise refusal from None
-    host, colon, port = parts.netloc.rpartition(":")
-    names_port = colon and not port.endswith("]")  # that ends an IPv6 address
-    if parts.scheme not in ("http", "https") or not _is_host(host if names_port else parts.netloc):
+    host, port = re.findall(r"^(\[.*\]|[^:]*)(:.*)?$", parts.netloc)[0]  # as [::1] and :80
+    if parts.scheme not in ("http", "https") or not _is_host(host):
         raise refusal
-    if names_port and not _is_port(port):
+    if port and not _is_port(port[1:]):
         raise refusal
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
@@ -1014,10 +1012,11 @@ def _environment_url() -> str:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    if host.count(":") > 1 and "[" not in host and "://" not in host:  # an IPv6 address
-        host = f"[{host}]"
-    scheme = "https" if tls in _TRUE else "http"
-    url = _usable_url("BACALHAU_API_HOST", host if "://" in host else f"{scheme}://{host}")
+    if "://" not in host:
+        is_ipv6 = host.count(":") > 1 and not host.startswith("[")
+        host = f"[{host}]" if is_ipv6 else host
+        host = ("https://" if tls in _TRUE else "http://") + host
+    url = _usable_url("BACALHAU_API_HOST", host)
     parts = urllib.parse.urlsplit(url)
     return url if parts.port else f"{parts.scheme}://{parts.netloc}:{port}{parts.path}"
 
@@ -1221,7 +1220,7 @@ class _Call:
             self.url = _environment_url()
         else:
             self.url = _usable_url("server_url", server_url)
-        if server_url is None or trusts_environment:
+        if server_url is None or trusts_environment:  # credentials that go to no other server
             self.headers = {**_environment_credentials(), **self.headers}
             ssl_context = ssl_context or _environment_context()
         self._proxies = _proxies(self.url)
@@ -1621,7 +1620,8 @@ def _run(options: Any) -> int:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_demo_server()) if options.demo else options.server
         # Who names a server has also set the environment, so its credentials go there.
-        call = _Call(job_id, server, options.timeout, None, None, not options.demo)
+        trusts = not options.demo
+        call = _Call(job_id, server, options.timeout, None, None, trusts_environment=trusts)
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
         else:
