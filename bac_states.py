@@ -1551,7 +1551,7 @@ class _Progress:
 
     def tell(self, response: StateResponse | None, failure: SDKError | None) -> None:
         if failure and self._answers:
-            _say(f"waiting on: {failure}")
+            _say(f"no answer for now: {failure}")
         if not failure and not self._answers:
             _say("the server answers again")
         self._answers = not failure
