@@ -88,7 +88,7 @@ def _escape(text: str) -> str:
 
 def _shorten(text: str, limit: int = _MAX_PART) -> str:
     """The text, escaped, in `limit` characters at the most."""
-    text = _escape(text[: limit + 1])
+    text = _escape(text[: limit + 1])  # one more, to see whether there is more
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -134,6 +134,8 @@ class JobNotFound(InternalServerError):
 
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
+
+    _can_pass = True  # whether it can help to ask again
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -336,10 +338,8 @@ class _Mismatch(ValueError):
 
     def prepend(self, key: str | int) -> None:
         step = f"[{key}]" if isinstance(key, int) else _shorten(str(key))
-        if not self.path or self.path.startswith("["):
-            self.path = step + self.path
-        else:
-            self.path = f"{step}.{self.path}"
+        joint = "." if self.path and not self.path.startswith("[") else ""
+        self.path = step + joint + self.path
 
 
 def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
@@ -361,7 +361,7 @@ def _map(field: str, read: _Read, read_key: _Read = str) -> tuple[Any, ...]:
 
 
 def _read_each(items: Any, read: _Read, read_key: _Read = int) -> dict[Any, Any]:
-    """What `read` makes of the elements of an array, by index, or of a map's values, by key."""
+    """What `read` makes of the values of a map, by key, or of an array's elements, by index."""
     if len(items) > _MAX_ELEMENTS:
         raise _Mismatch(f"{len(items)} elements are more than {_MAX_ELEMENTS}")
     elements = {}
@@ -386,9 +386,10 @@ def _record(build: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -
     element of an array or map.
     """
     known = {}
-    for name, (field, kind, *convert) in members.items():  # the last of a name counts
+    for name, (field, kind, *more) in members.items():  # the last of a name counts
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        known[_folded(name)] = (field, kinds, convert[0] if convert else None)
+        convert = more[0] if more else None
+        known[_folded(name)] = (field, kinds, convert)
     spellings: dict[str, Any] = {}  # of names that were met, so that each is folded once
 
     def find(name: str) -> Any:
@@ -422,10 +423,8 @@ def _record(build: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -
 
 def _plain(model: type) -> dict[str, tuple[Any, ...]]:
     """The texts, integers and flags of a model, as members of the same names."""
-    kinds: dict[Any, type] = {kind: kind for kind in (str, int, bool)}
-    kinds.update({kind.__name__: kind for kind in (str, int, bool)})  # annotations are text here
-    fields = [field for field in dataclasses.fields(model) if field.type in kinds]
-    return {field.name: (field.name, kinds[field.type]) for field in fields}
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(model)}
+    return {name: (name, kind) for name, kind in kinds.items() if kind in (str, int, bool)}
 
 
 def _to_time(text: str) -> str:
@@ -586,7 +585,7 @@ def _from_state(value: _Fields) -> JobState:
     executions = list(state.pop("executions", ()))
     for shard in state.pop("shards", {}).values():  # v0.3.20 to v0.3.23
         executions.extend(shard.get("executions", ()))
-    if "nodes" in names or not names:  # to v0.3.19; {} is said before anything has happened
+    if nodes or not (state or executions):  # to v0.3.19; empty before anything has happened
         executions = _from_nodes(nodes)
         state["state"] = _job_state(executions)
     return JobState(**state, executions=tuple(executions))
@@ -614,7 +613,8 @@ def _job_state(shards: list[ExecutionState]) -> str:
     """The state of a job by those of its shards: up to v0.3.19 no server sends one."""
     states = {shard.state for shard in shards}
     # Cancelled is the end of a node's bid, not of the job; losers may stay Bidding for ever.
-    if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
+    is_busy = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if is_busy:
         return "InProgress"
     for state in ("Error", "Completed"):
         if state in states:
@@ -638,8 +638,9 @@ def _execution_states(server_version: str) -> dict[int, str]:
     if not version:
         return _STATES_OF_ANY_RELEASE
     release = tuple(int(number) for number in version.group(1, 2, 3))
-    is_between = release == (1, 5, 1) and version[4]  # a build on the way to v1.5.2
-    if is_between or release == (0, 0, 0):  # so says a build without a version
+    is_unnumbered = release == (0, 0, 0)  # a build without a version
+    is_between = release == (1, 5, 1) and version[4] is not None  # a build on the way to v1.5.2
+    if is_unnumbered or is_between:
         return _STATES_OF_ANY_RELEASE
     return _STATES_TO_V1_5_1 if release < (1, 5, 2) else _STATES
 
@@ -705,7 +706,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     """Decodes an answer, which has to be about the job that was asked for."""
     parsed = _parse(document)
     state, name = _from_answer(parsed, server_version)
-    if state.job_id and not state.job_id.startswith(asked) and name != asked:  # "" asks for any
+    is_asked_for = state.job_id.startswith(asked) or name == asked  # any is, if `asked` is ""
+    if state.job_id and not is_asked_for:
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -758,7 +760,7 @@ class _DeadlineSocket:
         return self.file
 
     def close(self) -> None:
-        self.sock.close()  # in truth it stays open until its files are closed, too
+        self.sock.close()  # as with any socket, once its files are closed, too
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -783,7 +785,8 @@ class _DeadlineReader(io.RawIOBase):
 class _Connection(http.client.HTTPConnection):
     """A connection whose timeout is for everything but resolving names, from connecting on.
 
-    _tunnel and _tunnel_host are not documented; without them, each call is an AttributeError.
+    http.client does not document _tunnel and _tunnel_host. Without the one, each call would be an
+    AttributeError; without the other, each call through a proxy for https.
     """
 
     _tunnel: Callable[[], None]
@@ -791,7 +794,7 @@ class _Connection(http.client.HTTPConnection):
 
     def __init__(self, host: str, *args: Any, context: Any = None, **options: Any) -> None:
         if context:
-            self.default_port = http.client.HTTPS_PORT
+            self.default_port = http.client.HTTPS_PORT  # for __init__
         super().__init__(host, *args, **options)
         self._context: ssl.SSLContext | None = context
 
@@ -836,7 +839,8 @@ class _Connection(http.client.HTTPConnection):
 
     def getresponse(self) -> http.client.HTTPResponse:
         response = super().getresponse()
-        if response.status != 200:  # half of the time that is left is for the next route
+        if response.status != 200:
+            # A refusal's body gets half of the time that is left: there may be another route.
             self._limited.deadline = (time.monotonic() + self._limited.deadline) / 2
         return response
 
@@ -884,9 +888,8 @@ def _read_whole(response: http.client.HTTPResponse, body: bytearray) -> None:
         _read_to(response, body, _MAX_ANSWER)
     if max(len(body), declared or 0) > _MAX_ANSWER:
         raise OSError("the answer is over 16 MiB")
-    is_whole = len(body) == declared
-    if declared is None:
-        is_whole = bool(body or codings)  # an empty answer was cut in its headers
+    has_end = bool(body or codings)  # an empty answer was cut in its headers
+    is_whole = has_end if declared is None else len(body) == declared
     if not is_whole:
         raise OSError("the answer was cut short")
 
@@ -969,7 +972,8 @@ def _usable_url(name: str, url: str) -> str:
         parts = urllib.parse.urlsplit(url)
     except ValueError:  # a bracket without the other one
         raise refusal from None
-    host, port = re.findall(r"^(\[.*\]|[^:]*)(:.*)?$", parts.netloc)[0]  # as [::1] and :80
+    # user:password@ is refused with these: no host has an @, and no port has letters.
+    host, port = re.findall(r"^(\[.*\]|[^:]*)(:.*)?$", parts.netloc)[0]
     if parts.scheme not in ("http", "https") or not _is_host(host):
         raise refusal
     if port and not _is_port(port[1:]):
@@ -980,8 +984,8 @@ def _usable_url(name: str, url: str) -> str:
 def _is_host(host: str) -> bool:
     if host.startswith("["):
         return re.fullmatch(r"\[[0-9A-Fa-f:.]+\]", host) is not None
-    labels = host[:-1] if host.endswith(".") else host
-    return all(re.fullmatch("[0-9A-Za-z_-]{1,63}", label) for label in labels.split("."))
+    name = host[:-1] if host.endswith(".") else host
+    return all(re.fullmatch("[0-9A-Za-z_-]{1,63}", label) for label in name.split("."))
 
 
 def _is_port(port: str) -> bool:
@@ -1015,7 +1019,7 @@ def _environment_url() -> str:
     if "://" not in host:
         is_ipv6 = host.count(":") > 1 and not host.startswith("[")
         host = f"[{host}]" if is_ipv6 else host
-        host = ("https://" if tls in _TRUE else "http://") + host
+        host = ("https://" if tls in _TRUE else "http://") + host  # a URL keeps its own scheme
     url = _usable_url("BACALHAU_API_HOST", host)
     parts = urllib.parse.urlsplit(url)
     return url if parts.port else f"{parts.scheme}://{parts.netloc}:{port}{parts.path}"
@@ -1073,8 +1077,8 @@ def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str
         if at:  # as urllib sends it; before the user there may be http://
             pair = urllib.parse.unquote(user.rpartition("/")[2]).encode("utf-8", "replace")
             values.append("Basic " + base64.b64encode(pair).decode())
-    values += [value.rpartition(" ")[2] for value in values]  # without a word like Bearer
-    return sorted((value for value in values if len(value) >= 8), key=len, reverse=True)
+    tokens = [value.rpartition(" ")[2] for value in values]  # without a word like Bearer
+    return sorted((text for text in values + tokens if len(text) >= 8), key=len, reverse=True)
 
 
 class _Question(urllib.request.Request):
@@ -1102,15 +1106,16 @@ class _Question(urllib.request.Request):
             text = text.replace(secret, "***")
         return text
 
-    def quotable(self, error: Exception) -> Exception | None:
+    def as_cause(self, error: Exception) -> Exception | None:
         """The error as a cause, unless its text quotes a credential."""
         return error if self.hide(str(error)) == str(error) else None
 
 
-# A refusal, as of v1.0.4 and v1.8.0:
+# Refusals, as of v1.0.4 and v1.8.0:
 #
 # {"error": "code=500, message=Job not found. ID: x", "message": "Job not found. ID: x"}
-# {"Message": "Request Unauthorized", "Component": "...", "Details": {"reason": "..."}, ...}
+# {"Message": "Request Forbidden", "Component": "Authorizer", "Details":
+#      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
 _DETAILS = ("details", dict, _record(dict, {"reason": ("reason", str)}))
 _REFUSAL = {"Message": ("message", str), "Error": ("error", str), "Details": _DETAILS}
@@ -1136,14 +1141,14 @@ class _Answer:
             words = f"not a job's state: {error}"
             failure = self.question.error(DecodeError, "the answer from", words, self.text, 200)
             failure.path = self.question.hide(getattr(error, "path", ""))
-            raise failure from self.question.quotable(error)
+            raise failure from self.question.as_cause(error)
 
     def is_missing_route(self) -> bool:
         """Whether this refusal means that the server does not have the route."""
         if self.status in (404, 405):
             return not re.search(_JOB_STORE, self.text)
         if self.status in (403, 500):
-            # So do servers with users (v1.7+) refuse this route, which they have no more.
+            # Servers with users (v1.7+) say so of this route, because they have it no more.
             return self.question.route == _REQUESTER and "capability" in self.text
         return self.status == 410
 
@@ -1175,13 +1180,9 @@ class _Answer:
 
 
 def _lists_executions(response: StateResponse) -> bool:
+    """Whether it is complete: before v1.2.2 the newer API lists no executions."""
     names = {_folded(name) for name, value in response.raw.items() if value is not None}
     return "state" in names or "executions" in names
-
-
-def _underlying(error: BaseException | None) -> object:
-    """What urllib wrapped: another exception, or words."""
-    return error.reason if isinstance(error, urllib.error.URLError) else error
 
 
 def _network_words(reason: object) -> str:
@@ -1236,13 +1237,14 @@ class _Call:
     def ask(self, seconds: float) -> StateResponse:
         """Asks on one route after the other until one answers, within so many seconds in all."""
         deadline = time.monotonic() + seconds
-        incomplete = None  # before v1.2.2 the newer API lists no executions; others may
+        incomplete = None  # an answer without executions, if no route lists them
         refusals: list[SDKError] = []
         for route in list(self._routes):
             answer = self._put(route, seconds, deadline)
             if answer.status != 200:
                 refusals.append(answer.refusal())
-                if not incomplete and not answer.is_missing_route():
+                is_final = not (incomplete or answer.is_missing_route())
+                if is_final or _passes(refusals[-1]):
                     raise refusals[-1]
                 continue
             response = answer.response()
@@ -1271,21 +1273,23 @@ class _Call:
                     _read_whole(head, body)
                 else:
                     with contextlib.suppress(*_NETWORK_ERRORS):
-                        _read_to(head, body, 2 * _MAX_BODY)  # to hide what the cut would halve
+                        _read_to(head, body, 2 * _MAX_BODY)  # a secret at the cut is hidden, too
             return _Answer(question, head, body)
         except _NETWORK_ERRORS as error:
             failure: SDKError = self._no_answer(question, seconds, error)
-            raise failure from (None if self._proxies else question.quotable(error))
+            raise failure from (None if self._proxies else question.as_cause(error))
 
     def _no_answer(self, question: _Question, seconds: float, error: Exception) -> Any:
         what = f"no complete answer{' through the proxy' if self._proxies else ''} from"
-        reason = _underlying(error)
+        reason: Any = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, (TimeoutError, socket.timeout)):  # two classes before 3.10
             return question.error(TransportTimeout, what, f"timed out after {seconds:g} s")
         words = _network_words(reason)
         if self._proxies and isinstance(error, (ValueError, http.client.InvalidURL)):
-            words = f"the proxy cannot be used ({type(error).__name__})"  # no word of its URL
-        return question.error(TransportError, what, words)
+            words = f"the proxy's URL is no good ({type(error).__name__})"  # not quoted here
+        failure = question.error(TransportError, what, words)
+        failure._can_pass = not isinstance(reason, ssl.SSLCertVerificationError)
+        return failure
 
 
 # ----------------------------------------------------------------------------------- get and wait
@@ -1345,7 +1349,7 @@ def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -
     while time.monotonic() < end:
         seconds = min(call.timeout, end - time.monotonic())
         try:
-            response = call.ask(seconds)
+            response = call.ask(seconds)  # the last answer, even if later ones fail
             failure = None
         except SDKError as error:
             if isinstance(error, TransportTimeout) and seconds < call.timeout:
@@ -1368,8 +1372,7 @@ def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -
 def _passes(error: SDKError) -> bool:
     """Whether asking again can help."""
     if isinstance(error, TransportError):
-        cause = _underlying(error.__context__)  # which is there even if it is not shown
-        return not isinstance(cause, ssl.SSLCertVerificationError)
+        return error._can_pass
     status = error.status_code or 0
     return status in (408, 425, 429) or 502 <= status <= 599
 
@@ -1412,7 +1415,7 @@ _DEMO_ANSWER = """{"state":{"Nodes":{
 -shard-0-host-QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL",
 "CID":"QmTVmC7JBD2ES2qGPqBNVWnX1KeEPNrPGb7rJ8cpFgtefe"},
 "RunOutput":{"stdout":"Thu Nov 17 13:32:55 UTC 2022\\n","stdouttruncated":false,
-"stderr":"","stderrtruncated":false,"exitCode":0,"runnerError":""}}}}}}}"""
+"stderr":"","stderrtruncated":false,"exitCode":0,"runnerError":""}}}}}}}""".replace("\n", "")
 
 
 @contextlib.contextmanager
@@ -1430,7 +1433,7 @@ def _demo_server() -> Iterator[str]:
             self.send_response(200 if is_known else 500)
             self.end_headers()
             answer = _DEMO_ANSWER if is_known else f"Job not found. ID: {job_id}"
-            self.wfile.write(answer.replace("\n", "").encode())
+            self.wfile.write(answer.encode())
 
         def do_GET(self) -> None:
             self.send_error(404)
@@ -1556,7 +1559,8 @@ class _Progress:
             _say("the server answers again")
         self._answers = not failure
         if response and response.state.state != self._state:
-            if self._state is not None or not _has_ended(response.state):
+            is_first_and_last = self._state is None and _has_ended(response.state)
+            if not is_first_and_last:
                 _say(f"{self._job_id}: {response.state.state or 'no state yet'}")
             self._state = response.state.state
 
