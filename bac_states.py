@@ -355,19 +355,19 @@ def _array(field: str, read: _Read) -> tuple[Any, ...]:
     return field, list, lambda items: tuple(_read_each(items, read).values())
 
 
-def _map(field: str, read: _Read, read_key: _Read = str) -> tuple[Any, ...]:
+def _map(field: str, read: _Read) -> tuple[Any, ...]:
     """An object whose keys are data."""
-    return field, dict, lambda items: _read_each(items, read, read_key)
+    return field, dict, lambda items: _read_each(items, read)
 
 
-def _read_each(items: Any, read: _Read, read_key: _Read = int) -> dict[Any, Any]:
+def _read_each(items: Any, read: _Read) -> dict[Any, Any]:
     """What `read` makes of the values of a map, by key, or of an array's elements, by index."""
     if len(items) > _MAX_ELEMENTS:
         raise _Mismatch(f"{len(items)} elements are more than {_MAX_ELEMENTS}")
     elements = {}
     for key, item in items.items() if isinstance(items, dict) else enumerate(items):
         try:
-            elements[read_key(key)] = read(item)
+            elements[key] = read(item)
         except _Mismatch as error:
             error.prepend(key)
             raise
@@ -460,12 +460,6 @@ def _to_word(state: int | str, words: Mapping[int, str]) -> str:
 _to_desired_state = functools.partial(_to_word, words=_numbered("Pending Running Stopped"))
 
 
-def _to_index(key: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", str(key)):
-        raise _Mismatch("expected a shard's index as the key")
-    return int(key)
-
-
 def _to_label(text: Any) -> str:
     if text is not None and type(text) is not str:
         raise _expected((str,), text)
@@ -502,7 +496,21 @@ _EXECUTION = {
     "UpdateTime": ("update_time", str, _to_time),
 }
 _SHARD = {**_EXECUTION, "State": ("state", (int, str))}  # a number up to v0.2.7
-_read_node = _record(dict, {"Shards": _map("shards", _record(dict, _SHARD), _to_index)})
+_read_shard = _record(dict, _SHARD)
+
+
+def _read_shards(shards: _Fields) -> dict[int, _Fields]:
+    """The shards on a node, by their index."""
+    found = _read_each(shards, _read_shard)
+    for key in found:
+        if not re.fullmatch("[0-9]{1,9}", str(key)):
+            error = _Mismatch("expected a shard's index as the key")
+            error.prepend(key)
+            raise error
+    return {int(key): shard for key, shard in found.items()}
+
+
+_read_node = _record(dict, {"Shards": ("shards", dict, _read_shards)})
 _executions = _array("executions", _record(ExecutionState, _EXECUTION))
 _STATE = {
     **_plain(JobState),
@@ -766,15 +774,15 @@ class _DeadlineSocket:
 class _DeadlineReader(io.RawIOBase):
     """A socket's file; however slowly the bytes drip, it ends at the deadline."""
 
-    def __init__(self, limited: _DeadlineSocket) -> None:
-        self._limited = limited
-        self._raw = limited.sock.makefile("rb", buffering=0)
+    def __init__(self, deadline_sock: _DeadlineSocket) -> None:
+        self._deadline_sock = deadline_sock
+        self._raw = deadline_sock.sock.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._limited.set_timeout()
+        self._deadline_sock.set_timeout()
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -799,14 +807,14 @@ class _Connection(http.client.HTTPConnection):
         self._context: ssl.SSLContext | None = context
 
     def connect(self) -> None:
-        deadline = time.monotonic() + (self.timeout or 0)
+        deadline = time.monotonic() + (self.timeout or 0)  # urllib gives one
         sock = self._dial(deadline)
         try:
             self._use(_DeadlineSocket(sock, deadline))
             if self._tunnel_host:
                 self._open_tunnel()
             if self._context:
-                self._limited.set_timeout()  # for the whole handshake
+                self._deadline_sock.set_timeout()  # for the whole handshake
                 host = (self._tunnel_host or self.host).rstrip(".")
                 sock = self._context.wrap_socket(sock, server_hostname=host)
                 self._use(_DeadlineSocket(sock, deadline))
@@ -814,16 +822,16 @@ class _Connection(http.client.HTTPConnection):
             sock.close()
             raise
 
-    def _use(self, limited: _DeadlineSocket) -> None:
-        self.sock = limited
-        self._limited = limited  # http.client forgets its sock as soon as it can
+    def _use(self, sock: _DeadlineSocket) -> None:
+        self.sock = sock
+        self._deadline_sock = sock  # http.client forgets its sock as soon as it can
 
     def _open_tunnel(self) -> None:
         try:
             self._tunnel()
         finally:
-            if self._limited.file:  # the proxy's answer, which is left open before 3.11
-                self._limited.file.close()
+            if self._deadline_sock.file:  # the proxy's answer, which is left open before 3.11
+                self._deadline_sock.file.close()
 
     def _dial(self, deadline: float) -> socket.socket:
         """Connects to the first address that answers; they share the time."""
@@ -841,7 +849,7 @@ class _Connection(http.client.HTTPConnection):
         response = super().getresponse()
         if response.status != 200:
             # A refusal's body gets half of the time that is left: there may be another route.
-            self._limited.deadline = (time.monotonic() + self._limited.deadline) / 2
+            self._deadline_sock.deadline = (time.monotonic() + self._deadline_sock.deadline) / 2
         return response
 
 
