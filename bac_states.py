@@ -49,14 +49,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 % of an import
 if TYPE_CHECKING:
     from typing import Any
 
     _Read = Callable[[Any], Any]
-    _Fields = dict[str, Any]
+    _Fields = MutableMapping[str, Any]
 else:
     Any = object
 
@@ -992,8 +992,8 @@ def _usable_url(name: str, url: str) -> str:
 def _is_host(host: str) -> bool:
     if host.startswith("["):
         return re.fullmatch(r"\[[0-9A-Fa-f:.]+\]", host) is not None
-    name = host[:-1] if host.endswith(".") else host
-    return all(re.fullmatch("[0-9A-Za-z_-]{1,63}", label) for label in name.split("."))
+    labels = re.sub(r"\.$", "", host).split(".")
+    return all(re.fullmatch("[0-9A-Za-z_-]{1,63}", label) for label in labels)
 
 
 def _is_port(port: str) -> bool:
