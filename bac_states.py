@@ -77,7 +77,8 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-_PERHAPS_COMPLETED = {"Completed", "7", "9"}  # numbers that mean it in some release
+# 7 was Completed up to v1.5.1 and 9 is since; they stay numbers where the release is unknown.
+_PERHAPS_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -381,10 +382,7 @@ def _folded(name: str) -> str:
 
 
 def _known(members: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-    """Each member by its folded name: our name, the types, the conversion or None.
-
-    Of members whose names fold alike, the last counts: so a description overrides `_plain`.
-    """
+    """Each member by its folded name: our name, the types, the conversion or None."""
     known = {}
     for name, (field, kind, *more) in members.items():
         kinds = kind if isinstance(kind, tuple) else (kind,)
@@ -476,7 +474,7 @@ def _to_label(text: Any) -> str:
     return text or ""
 
 
-# The operation's own document, in the models' names. Samples, shortened:
+# The operation's own document. Its names are the models', however they are spelled. Samples:
 #
 # v0.2.0   {"state": {"nodes": {"Qm1": {"shards": {"0": {"state": 7, "shard_index": 0, ...}}}}}}
 # v0.3.16  {"state": {"Nodes": {"Qm1": {"Shards": {"0": {"NodeId": "Qm1", "State": "Completed",
@@ -485,27 +483,27 @@ def _to_label(text: Any) -> str:
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
 _read_verification = _record(VerificationResult, _plain(VerificationResult))
-_S3 = {**_plain(S3StorageSpec), "ChecksumSHA256": ("checksum", str)}  # so the newer API says it
+_S3 = {**_plain(S3StorageSpec), "checksum_sha256": ("checksum", str)}  # so the newer API says it
 _read_s3 = _record(S3StorageSpec, _S3)
 _STORAGE = {
     **_plain(StorageSpec),
-    "S3": ("s3", dict, _read_s3),
-    "Metadata": _map("metadata", _to_label),
+    "s3": ("s3", dict, _read_s3),
+    "metadata": _map("metadata", _to_label),
 }
-_OUTPUT = {**_plain(RunCommandResult), "ErrorMsg": ("runner_error", str)}  # newer API, v1.1.1+
+_OUTPUT = {**_plain(RunCommandResult), "error_msg": ("runner_error", str)}  # newer API, v1.1.1+
 _read_output = _record(RunCommandResult, _OUTPUT)
 _EXECUTION = {
     **_plain(ExecutionState),
-    "ExecutionId": ("compute_reference", str),  # v0.3.17 to v0.3.19
-    "Status": ("status", str, _to_status),
-    "DesiredState": ("desired_state", (int, str), _to_desired_state),
-    "VerificationResult": ("verification_result", dict, _read_verification),
-    "PublishedResults": ("published_results", dict, _record(StorageSpec, _STORAGE)),
-    "RunOutput": ("run_output", dict, _read_output),
-    "CreateTime": ("create_time", str, _to_time),
-    "UpdateTime": ("update_time", str, _to_time),
+    "execution_id": ("compute_reference", str),  # v0.3.17 to v0.3.19
+    "status": ("status", str, _to_status),
+    "desired_state": ("desired_state", (int, str), _to_desired_state),
+    "verification_result": ("verification_result", dict, _read_verification),
+    "published_results": ("published_results", dict, _record(StorageSpec, _STORAGE)),
+    "run_output": ("run_output", dict, _read_output),
+    "create_time": ("create_time", str, _to_time),
+    "update_time": ("update_time", str, _to_time),
 }
-_SHARD = {**_EXECUTION, "State": ("state", (int, str))}  # a number up to v0.2.7
+_SHARD = {**_EXECUTION, "state": ("state", (int, str))}  # a number up to v0.2.7
 _read_shard = _record(dict, _SHARD)
 
 
@@ -520,16 +518,16 @@ def _read_shards(shards: _Fields) -> dict[int, _Fields]:
     return {int(key): shard for key, shard in found.items()}
 
 
-_read_node = _record(dict, {"Shards": ("shards", dict, _read_shards)})
+_read_node = _record(dict, {"shards": ("shards", dict, _read_shards)})
 _executions = _array("executions", _record(ExecutionState, _EXECUTION))
 _STATE = {
     **_plain(JobState),
-    "Nodes": _map("nodes", _read_node),  # to v0.3.19
-    "Shards": _map("shards", _record(dict, {"Executions": _executions})),  # v0.3.20 to v0.3.23
-    "Executions": _executions,  # v0.3.24+
-    "CreateTime": ("create_time", str, _to_time),
-    "UpdateTime": ("update_time", str, _to_time),
-    "TimeoutAt": ("timeout_at", str, _to_time),
+    "nodes": _map("nodes", _read_node),  # to v0.3.19
+    "shards": _map("shards", _record(dict, {"executions": _executions})),  # v0.3.20 to v0.3.23
+    "executions": _executions,  # v0.3.24+
+    "create_time": ("create_time", str, _to_time),
+    "update_time": ("update_time", str, _to_time),
+    "timeout_at": ("timeout_at", str, _to_time),
 }
 del _STATE["job_type"]  # the newer API alone sends it
 _read_state = _record(dict, _STATE)
@@ -605,10 +603,11 @@ def _from_state(value: _Fields) -> JobState:
     executions = list(state.pop("executions", ()))
     for shard in state.pop("shards", {}).values():  # v0.3.20 to v0.3.23
         executions.extend(shard.get("executions", ()))
-    is_empty = not (state or executions)  # nothing has happened yet
-    if nodes or is_empty:  # to v0.3.19 there is no word about the job itself
+    if nodes:  # to v0.3.19, without a word about the job itself
         executions = _from_nodes(nodes)
         state["state"] = _job_state(executions)
+    elif not state and not executions:  # nothing has happened yet
+        state["state"] = "New"
     return JobState(**state, executions=tuple(executions))
 
 
@@ -617,7 +616,7 @@ def _from_nodes(nodes: dict[str, _Fields]) -> list[ExecutionState]:
     shards = []
     for node_id, node in nodes.items():
         for index, shard in node.get("shards", {}).items():
-            shard["node_id"] = shard.get("node_id") or node_id  # it can be there and empty
+            shard["node_id"] = shard.get("node_id") or str(node_id)  # it can be there and empty
             shards.append((index, shard))
     # Only servers before v0.2.6 write out that an index is 0.
     is_old = any(shard.get("shard_index") == 0 for _, shard in shards)
@@ -919,10 +918,10 @@ def _read_whole(response: http.client.HTTPResponse, body: bytearray) -> None:
     _read_to(response, body, _MAX_ANSWER)
     if len(body) > _MAX_ANSWER:
         raise too_large
-    is_chunked = "Transfer-Encoding" in response.headers  # and has its last chunk
-    cut_in_headers = declared is None and not is_chunked and not body
-    cut_in_body = declared is not None and len(body) < declared
-    if cut_in_headers or cut_in_body:
+    is_short = declared is not None and len(body) < declared
+    # http.client takes an end within the headers for their end: no length, no chunks, no body.
+    has_no_end = not body and declared is None and "Transfer-Encoding" not in response.headers
+    if is_short or has_no_end:
         raise OSError("the answer was cut short")
 
 
@@ -1004,7 +1003,7 @@ def _usable_url(name: str, url: str) -> str:
         parts = urllib.parse.urlsplit(url)
     except ValueError:  # a bracket without the other one
         raise refusal from None
-    # user:password@ is refused with these: no host has an @, and no port has letters.
+    # This always matches. user:password@ is refused then: no host has an @, no port has letters.
     host, port = re.findall(r"^(\[.*\]|[^:]*)(:.*)?$", parts.netloc)[0]
     if parts.scheme not in ("http", "https") or not _is_host(host):
         raise refusal
@@ -1232,6 +1231,18 @@ def _network_words(reason: object) -> str:
     return reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
 
 
+def _no_route(refusals: list[SDKError]) -> SDKError:
+    """The error that names every route and status, and carries the last one's status."""
+    told = [f"{error.status_code} from {_shorten(error.url, 99)}" for error in refusals]
+    last = refusals[-1]
+    return SDKError(
+        f"the server has no route for a job's state: HTTP {', '.join(told)}",
+        status_code=last.status_code,
+        body=last.body,
+        url=last.url,
+    )
+
+
 class _Call:
     """All that a caller can choose, checked; with it a server can be asked again and again."""
 
@@ -1275,8 +1286,9 @@ class _Call:
             answer = self._put(route, seconds, deadline)
             if answer.status != 200:
                 refusal = answer.refusal()
-                may_go_on = incomplete or answer.is_missing_route()
-                if not may_go_on or _passes(refusal):  # a 503 says nothing about the route
+                if _passes(refusal):  # a 503 says nothing about the route
+                    raise refusal
+                if not (incomplete or answer.is_missing_route()):
                     raise refusal
                 refusals.append(refusal)
                 continue
@@ -1288,13 +1300,7 @@ class _Call:
             incomplete = response
         if incomplete:
             return incomplete
-        told = ", ".join(
-            f"{error.status_code} from {_shorten(error.url, 99)}" for error in refusals
-        )
-        message = f"the server has no route for a job's state: HTTP {told}"
-        last = refusals[-1]
-        details: Any = {"status_code": last.status_code, "body": last.body, "url": last.url}
-        raise SDKError(message, **details) from last
+        raise _no_route(refusals) from refusals[-1]
 
     def _put(self, route: tuple[str, str], seconds: float, deadline: float) -> _Answer:
         """Puts the question on one route."""
@@ -1375,31 +1381,31 @@ def wait(
 
 def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -> StateResponse:
     end = time.monotonic() + (float("inf") if limit is None else _usable_seconds("limit", limit))
-    response: StateResponse | None = None
+    last: StateResponse | None = None
     failure: SDKError | None = None
     failures = 0
     pause = _FIRST_PAUSE
     while time.monotonic() < end:
         seconds = min(call.timeout, end - time.monotonic())
         try:
-            response = call.ask(seconds)  # the last answer, even if later ones fail
-            failure = None
+            answer, failure = call.ask(seconds), None
         except SDKError as error:
             if isinstance(error, TransportTimeout) and seconds < call.timeout:
-                break  # its time was cut to what was left of `limit`
-            failure = error
+                break  # `limit` cut its time; what was there before says more
+            answer, failure = None, error
+        last = answer or last
         failures = failures + 1 if failure else 0
         if failure and (not _passes(failure) or (limit is None and failures > _MOST_FAILURES)):
             raise failure
         if progress:
-            progress.tell(response, failure)
-        if response and not failure and _has_ended(response.state):
-            return response
+            progress.tell(answer, failure)
+        if answer and _has_ended(answer.state):
+            return answer
         requested = failure.retry_after if failure else None
         delay = max(pause, min(requested or 0, _LONGEST_RETRY_AFTER))
         time.sleep(max(0, min(delay, end - time.monotonic())))
         pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
-    raise _ran_out(call.request.job_id, limit, response, failure) from failure
+    raise _ran_out(call.request.job_id, limit, last, failure) from failure
 
 
 def _passes(error: SDKError) -> bool:
@@ -1420,14 +1426,15 @@ def _has_ended(state: JobState) -> bool:
 
 
 def _ran_out(
-    job_id: str, limit: float | None, response: StateResponse | None, failure: SDKError | None
+    job_id: str, limit: float | None, last: StateResponse | None, failure: SDKError | None
 ) -> WaitTimeout:
     why = failure.message if failure else "no answer came"
-    if response and not failure:
-        status = _one_line(response.state.status, _MAX_MESSAGE)
-        why = f"it is {response.state.state or 'in no state yet'}" + (status and f": {status}")
+    if last and not failure:
+        why = f"it is {last.state.state or 'in no state yet'}"
+        if last.state.status:
+            why += f": {_one_line(last.state.status, _MAX_MESSAGE)}"
     words = f"the job {_shorten(job_id, 99)} has not ended within {limit:g} s: {why}"
-    return WaitTimeout(words, response=response)
+    return WaitTimeout(words, response=last)
 
 
 # ----------------------------------------------------------------------------------- the command
@@ -1585,17 +1592,17 @@ class _Progress:
         self._state: str | None = None
         self._answers = True
 
-    def tell(self, response: StateResponse | None, failure: SDKError | None) -> None:
+    def tell(self, answer: StateResponse | None, failure: SDKError | None) -> None:
         if failure and self._answers:
             _say(f"no answer for now: {failure}")
-        if not failure and not self._answers:
+        if answer and not self._answers:
             _say("the server answers again")
-        self._answers = not failure
-        if response and response.state.state != self._state:
-            is_first_and_last = self._state is None and _has_ended(response.state)
+        self._answers = answer is not None
+        if answer and answer.state.state != self._state:
+            is_first_and_last = self._state is None and _has_ended(answer.state)
             if not is_first_and_last:
-                _say(f"{self._job_id}: {response.state.state or 'no state yet'}")
-            self._state = response.state.state
+                _say(f"{self._job_id}: {answer.state.state or 'no state yet'}")
+            self._state = answer.state.state
 
 
 _HELP = """\
