@@ -452,7 +452,7 @@ def _to_utc(nanoseconds: int) -> str:
 
 def _to_status(text: str) -> str:
     # v1.0.4 to v1.4.0 join two messages by ". ", even where one of them is empty.
-    return re.sub(r"^\. |\. $", "", text)
+    return re.sub(r"\A\. |\. \Z", "", text)
 
 
 def _numbered(words: str) -> dict[int, str]:
