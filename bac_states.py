@@ -540,7 +540,7 @@ _read_state = _record(dict, _STATE)
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-# Params are read by their own Type, so that whatever is wrong in them has its whole path.
+# The Type is read first, then the whole again, so that an error's path includes Params.
 _read_result_type = _record(dict, {"Type": ("source", str), "Params": ("params", dict)})
 _read_s3_result = _record(dict, {"Params": ("s3", dict, _read_s3)})
 _read_other_result = _record(dict, {"Params": ("params", dict, _record(dict, _STORAGE))})
@@ -618,7 +618,7 @@ def _from_nodes(nodes: dict[str, _Fields]) -> list[ExecutionState]:
         for index, shard in node.get("shards", {}).items():
             shard["node_id"] = shard.get("node_id") or str(node_id)  # it can be there and empty
             shards.append((index, shard))
-    # Only servers before v0.2.6 write out that an index is 0.
+    # v0.2.5 says {"State": 7, "ShardIndex": 0, ...}, v0.2.6 only {"State": 7, ...}.
     is_old = any(shard.get("shard_index") == 0 for _, shard in shards)
     words = _SHARD_STATES_TO_V0_2_5 if is_old else _SHARD_STATES
     executions = []
@@ -633,8 +633,8 @@ def _job_state(shards: list[ExecutionState]) -> str:
     """The state of a job by those of its shards: up to v0.3.19 no server sends one."""
     states = {shard.state for shard in shards}
     # Cancelled is the end of a node's bid, not of the job; losers may stay Bidding for ever.
-    is_busy = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if is_busy:
+    active = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if active:
         return "InProgress"
     for state in ("Error", "Completed"):
         if state in states:
@@ -772,6 +772,7 @@ class _DeadlineSocket:
         self.sock.settimeout(_seconds_left(self.deadline))
 
     def halve_time(self) -> None:
+        """For a refusal's body: the other half is for the next route."""
         self.deadline -= max(0, self.deadline - time.monotonic()) / 2
 
     def sendall(self, data: bytes) -> None:
@@ -809,7 +810,8 @@ class _Connection(http.client.HTTPConnection):
     """A connection whose timeout is for everything but resolving names, from connecting on.
 
     http.client does not document _tunnel_host, which each call reads, and _tunnel, which https
-    through a proxy needs. Without them these are an AttributeError, not a protection less.
+    through a proxy needs; urllib does not document do_open, do_request_ and proxy_bypass, which
+    are used here. If one of these goes, it is an AttributeError, never a protection less.
     """
 
     _tunnel: Callable[[], None]
@@ -863,7 +865,7 @@ class _Connection(http.client.HTTPConnection):
     def getresponse(self) -> http.client.HTTPResponse:
         response = super().getresponse()
         if response.status != 200:
-            self._deadline_sock.halve_time()  # for its body: another route may be asked
+            self._deadline_sock.halve_time()
         return response
 
 
@@ -1105,7 +1107,7 @@ def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str
     values = [value for name, value in headers.items() if re.search(kinds, name, re.IGNORECASE)]
     for proxy in proxies.values():
         user, at, _ = proxy.rpartition("@")
-        if at:  # as urllib sends it; before the user there may be http://
+        if at:  # of http://u:p@host urllib sends Basic dTpw
             pair = urllib.parse.unquote(user.rpartition("/")[2]).encode("utf-8", "replace")
             values.append("Basic " + base64.b64encode(pair).decode())
     tokens = [value.rpartition(" ")[2] for value in values]  # without a word like Bearer
@@ -1179,7 +1181,7 @@ class _Answer:
         if self.status in (404, 405):
             return not re.search(_JOB_STORE, self.text)
         if self.status in (403, 500):
-            # Servers with users (v1.7+) say so of this route, because they have it no more.
+            # A server with users (v1.7+) says so of every route that it does not have.
             return self.question.route == _REQUESTER and "capability" in self.text
         return self.status == 410
 
@@ -1288,7 +1290,8 @@ class _Call:
                 refusal = answer.refusal()
                 if _passes(refusal):  # a 503 says nothing about the route
                     raise refusal
-                if not (incomplete or answer.is_missing_route()):
+                may_try_next = incomplete is not None or answer.is_missing_route()
+                if not may_try_next:
                     raise refusal
                 refusals.append(refusal)
                 continue
