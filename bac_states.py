@@ -397,7 +397,7 @@ def _record(build: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -
     element of an array or map.
     """
     known = _known(members)
-    spellings: dict[str, Any] = {}  # so that each is folded once, which takes a third off the time
+    spellings: dict[str, Any] = {}  # each is folded once: on 3.7 that saves a third
 
     def find(name: str) -> Any:
         member = known.get(_folded(name))
