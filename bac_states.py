@@ -1227,7 +1227,7 @@ def _network_words(reason: object) -> str:
     if isinstance(reason, http.client.IncompleteRead):
         return "the answer was cut short"
     if isinstance(reason, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
-        return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", str(reason.strerror))
+        return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", reason.strerror or str(reason))
     if isinstance(reason, OSError):
         return reason.strerror or str(reason) or type(reason).__name__
     return reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
@@ -1258,7 +1258,7 @@ class _Call:
         trusts_environment: bool = False,
     ) -> None:
         self.request = _usable_request(request)
-        self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # a socket's is 24 days
+        self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
         self.headers = _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
