@@ -49,14 +49,15 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 % of an import
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Optional, Tuple, TypeVar
 
     _Read = Callable[[Any], Any]
-    _Fields = MutableMapping[str, Any]
+    _Member = Tuple[str, Tuple[type, ...], Optional[_Read]]
+    _Error = TypeVar("_Error", bound="SDKError")
 else:
     Any = object
 
@@ -349,31 +350,43 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
     return _Mismatch(f"expected {names}, got {type(value).__name__}")
 
 
-# An object is described by a dict: for each member's name our name for it, the type (or types)
-# that its value must have and, if the value does not stay as it is, what converts it.
+def _member(field: str, *types: type, convert: _Read | None = None) -> _Member:
+    """What is known of an object's member: our name, the types it can have, what converts it."""
+    return field, types, convert
 
 
-def _array(field: str, read: _Read) -> tuple[Any, ...]:
-    return field, list, lambda items: tuple(_read_each(items, read).values())
+def _array(field: str, read: _Read) -> _Member:
+    """A member that is an array, each element of which is read by `read`."""
+
+    def read_array(items: list[Any]) -> tuple[Any, ...]:
+        _check_number(len(items))
+        return tuple(_read_at(index, read, item) for index, item in enumerate(items))
+
+    return _member(field, list, convert=read_array)
 
 
-def _map(field: str, read: _Read) -> tuple[Any, ...]:
-    """An object whose keys are data."""
-    return field, dict, lambda items: _read_each(items, read)
+def _map(field: str, read: _Read) -> _Member:
+    """A member that is an object whose keys are data, each value of which is read by `read`."""
+
+    def read_map(items: dict[str, Any]) -> dict[str, Any]:
+        _check_number(len(items))
+        return {key: _read_at(key, read, item) for key, item in items.items()}
+
+    return _member(field, dict, convert=read_map)
 
 
-def _read_each(items: Any, read: _Read) -> dict[Any, Any]:
-    """What `read` makes of the values of a map, by key, or of an array's elements, by index."""
-    if len(items) > _MAX_ELEMENTS:
-        raise _Mismatch(f"{len(items)} elements are more than {_MAX_ELEMENTS}")
-    elements = {}
-    for key, item in items.items() if isinstance(items, dict) else enumerate(items):
-        try:
-            elements[key] = read(item)
-        except _Mismatch as error:
-            error.prepend(key)
-            raise
-    return elements
+def _check_number(elements: int) -> None:
+    if elements > _MAX_ELEMENTS:
+        raise _Mismatch(f"{elements} elements are more than {_MAX_ELEMENTS}")
+
+
+def _read_at(key: str | int, read: _Read, item: Any) -> Any:
+    """`read(item)`; the path of its error begins with the key."""
+    try:
+        return read(item)
+    except _Mismatch as error:
+        error.prepend(key)
+        raise
 
 
 def _folded(name: str) -> str:
@@ -381,61 +394,74 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()
 
 
-def _known(members: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-    """Each member by its folded name: our name, the types, the conversion or None."""
-    known = {}
-    for name, (field, kind, *more) in members.items():
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        known[_folded(name)] = (field, kinds, more[0] if more else None)
-    return known
+class _Spellings(dict):  # type: ignore[type-arg]  # Python 3.7 has no dict[...]
+    """What is known of each member, None if nothing is, by any spelling of its name.
 
-
-def _record(build: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -> _Read:
-    """A function that reads a JSON object, and calls `build` with its members as keywords.
-
-    As in Go, unknown members are ignored, and null is absent, or an empty object where it is an
-    element of an array or map.
+    Each spelling is folded once: an answer repeats its names, and on 3.7 that saves a third.
     """
-    known = _known(members)
-    spellings: dict[str, Any] = {}  # each is folded once: on 3.7 that saves a third
 
-    def find(name: str) -> Any:
-        member = known.get(_folded(name))
-        if len(spellings) < 100 and len(str(name)) < 100:  # so that no server fills the memory
-            spellings[name] = member
+    def __init__(self, members: Mapping[str, _Member]) -> None:
+        super().__init__()
+        self._members = {_folded(name): member for name, member in members.items()}
+
+    def __missing__(self, name: str) -> _Member | None:
+        member = self._members.get(_folded(name))
+        if len(self) < 100 and len(str(name)) < 100:  # so that no server fills the memory
+            self[name] = member
         return member
 
-    def read(value: Any) -> Any:
+
+def _fields(members: Mapping[str, _Member]) -> _Read:
+    """A function that reads a JSON object: it returns the members that are known, by our names.
+
+    As in Go, null is absent, or an empty object where it is an element of an array or map.
+    """
+    spellings = _Spellings(members)
+
+    def read(value: Any) -> dict[str, Any]:
         if value is None:
-            return build()
+            return {}
         if type(value) is not dict:
             raise _expected((dict,), value)
         fields = {}
         for name, item in value.items():
-            member = spellings[name] if name in spellings else find(name)
+            member = spellings[name]
             if member is None or item is None:
                 continue
-            field, kinds, convert = member
+            field, types, convert = member
             try:
-                if type(item) not in kinds:  # isinstance would take true for an integer
-                    raise _expected(kinds, item)
+                if type(item) not in types:  # isinstance would take true for an integer
+                    raise _expected(types, item)
                 fields[field] = convert(item) if convert else item
             except _Mismatch as error:
                 error.prepend(name)
                 raise
-        return fields if build is dict else build(**fields)
+        return fields
 
     return read
 
 
-def _plain(model: type) -> dict[str, tuple[Any, ...]]:
-    """The texts, integers and flags of a model, as members of the same names."""
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(model)}
-    return {name: (name, kind) for name, kind in kinds.items() if kind in (str, int, bool)}
+def _record(model: Callable[..., Any], members: Mapping[str, _Member]) -> _Read:
+    """A function that reads a JSON object as one of our models."""
+    read = _fields(members)
+    return lambda value: model(**read(value))
+
+
+def _plain(model: type) -> dict[str, _Member]:
+    """Members for a model's texts, integers and flags, by the names that they have there."""
+    members = {}
+    for field in dataclasses.fields(model):
+        kind = type(field.default)
+        if kind in (str, int, bool):
+            members[field.name] = _member(field.name, kind)
+    return members
 
 
 def _to_time(text: str) -> str:
     return "" if text == "0001-01-01T00:00:00Z" else text  # Go's zero time
+
+
+_EPOCH = datetime.datetime(1970, 1, 1)
 
 
 def _to_utc(nanoseconds: int) -> str:
@@ -444,7 +470,7 @@ def _to_utc(nanoseconds: int) -> str:
         return ""
     seconds, fraction = divmod(nanoseconds, 10**9)
     try:
-        moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
+        moment = _EPOCH + datetime.timedelta(seconds=seconds)
     except OverflowError:
         raise _Mismatch("a time after the year 9999") from None
     return f"{moment.isoformat()}.{fraction:09}".rstrip("0").rstrip(".") + "Z"
@@ -455,9 +481,9 @@ def _to_status(text: str) -> str:
     return re.sub(r"\A\. |\. \Z", "", text)
 
 
-def _numbered(words: str) -> dict[int, str]:
-    """Words by their numbers, from 0 on; a blank before the first makes 0 the empty word."""
-    return dict(enumerate(words.split(" ")))
+def _numbered(*words: str) -> dict[int, str]:
+    """Words by their numbers, from 0 on."""
+    return dict(enumerate(words))
 
 
 def _to_word(state: int | str, words: Mapping[int, str]) -> str:
@@ -465,7 +491,11 @@ def _to_word(state: int | str, words: Mapping[int, str]) -> str:
     return state if isinstance(state, str) else words.get(state, str(state))
 
 
-_to_desired_state = functools.partial(_to_word, words=_numbered("Pending Running Stopped"))
+_DESIRED_STATES = _numbered("Pending", "Running", "Stopped")
+
+
+def _to_desired_state(state: int | str) -> str:
+    return _to_word(state, _DESIRED_STATES)
 
 
 def _to_label(text: Any) -> str:
@@ -483,54 +513,68 @@ def _to_label(text: Any) -> str:
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
 _read_verification = _record(VerificationResult, _plain(VerificationResult))
-_S3 = {**_plain(S3StorageSpec), "checksum_sha256": ("checksum", str)}  # so the newer API says it
+_S3 = {
+    **_plain(S3StorageSpec),
+    "checksum_sha256": _member("checksum", str),  # as the newer API says it
+}
 _read_s3 = _record(S3StorageSpec, _S3)
 _STORAGE = {
     **_plain(StorageSpec),
-    "s3": ("s3", dict, _read_s3),
+    "s3": _member("s3", dict, convert=_read_s3),
     "metadata": _map("metadata", _to_label),
 }
-_OUTPUT = {**_plain(RunCommandResult), "error_msg": ("runner_error", str)}  # newer API, v1.1.1+
+_read_storage = _record(StorageSpec, _STORAGE)
+_OUTPUT = {
+    **_plain(RunCommandResult),
+    "error_msg": _member("runner_error", str),  # as the newer API says it, v1.1.1+
+}
 _read_output = _record(RunCommandResult, _OUTPUT)
 _EXECUTION = {
     **_plain(ExecutionState),
-    "execution_id": ("compute_reference", str),  # v0.3.17 to v0.3.19
-    "status": ("status", str, _to_status),
-    "desired_state": ("desired_state", (int, str), _to_desired_state),
-    "verification_result": ("verification_result", dict, _read_verification),
-    "published_results": ("published_results", dict, _record(StorageSpec, _STORAGE)),
-    "run_output": ("run_output", dict, _read_output),
-    "create_time": ("create_time", str, _to_time),
-    "update_time": ("update_time", str, _to_time),
+    "execution_id": _member("compute_reference", str),  # v0.3.17 to v0.3.19
+    "status": _member("status", str, convert=_to_status),
+    "desired_state": _member("desired_state", int, str, convert=_to_desired_state),
+    "verification_result": _member("verification_result", dict, convert=_read_verification),
+    "published_results": _member("published_results", dict, convert=_read_storage),
+    "run_output": _member("run_output", dict, convert=_read_output),
+    "create_time": _member("create_time", str, convert=_to_time),
+    "update_time": _member("update_time", str, convert=_to_time),
 }
-_SHARD = {**_EXECUTION, "state": ("state", (int, str))}  # a number up to v0.2.7
-_read_shard = _record(dict, _SHARD)
-
-
-def _read_shards(shards: _Fields) -> dict[int, _Fields]:
-    """The shards on a node, by their index."""
-    found = _read_each(shards, _read_shard)
-    for key in found:
-        if not re.fullmatch("[0-9]{1,9}", str(key)):
-            error = _Mismatch("expected a shard's index as the key")
-            error.prepend(key)
-            raise error
-    return {int(key): shard for key, shard in found.items()}
-
-
-_read_node = _record(dict, {"shards": ("shards", dict, _read_shards)})
 _executions = _array("executions", _record(ExecutionState, _EXECUTION))
+_SHARD = {**_EXECUTION, "state": _member("state", int, str)}  # a number up to v0.2.7
+_read_shard = _fields(_SHARD)
+
+
+def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The shards on a node, by their index."""
+    _check_number(len(shards))
+    return {
+        _read_at(key, _to_index, key): _read_at(key, _read_shard, shard)
+        for key, shard in shards.items()
+    }
+
+
+def _to_index(key: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", str(key)):
+        raise _Mismatch("expected a shard's index as the key")
+    return int(key)
+
+
+_NODE = {"shards": _member("shards", dict, convert=_read_shards)}
+_SHARD_OF_ALL_NODES = {"executions": _executions}
 _STATE = {
-    **_plain(JobState),
-    "nodes": _map("nodes", _read_node),  # to v0.3.19
-    "shards": _map("shards", _record(dict, {"executions": _executions})),  # v0.3.20 to v0.3.23
+    "job_id": _member("job_id", str),
+    "state": _member("state", str),
+    "status": _member("status", str),
+    "version": _member("version", int),
+    "nodes": _map("nodes", _fields(_NODE)),  # to v0.3.19
+    "shards": _map("shards", _fields(_SHARD_OF_ALL_NODES)),  # v0.3.20 to v0.3.23
     "executions": _executions,  # v0.3.24+
-    "create_time": ("create_time", str, _to_time),
-    "update_time": ("update_time", str, _to_time),
-    "timeout_at": ("timeout_at", str, _to_time),
+    "create_time": _member("create_time", str, convert=_to_time),
+    "update_time": _member("update_time", str, convert=_to_time),
+    "timeout_at": _member("timeout_at", str, convert=_to_time),
 }
-del _STATE["job_type"]  # the newer API alone sends it
-_read_state = _record(dict, _STATE)
+_read_state = _fields(_STATE)
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
 #
@@ -540,60 +584,64 @@ _read_state = _record(dict, _STATE)
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-# The Type is read first, then the whole again, so that an error's path includes Params.
-_read_result_type = _record(dict, {"Type": ("source", str), "Params": ("params", dict)})
-_read_s3_result = _record(dict, {"Params": ("s3", dict, _read_s3)})
-_read_other_result = _record(dict, {"Params": ("params", dict, _record(dict, _STORAGE))})
+_RESULT = {"Type": _member("source", str), "Params": _member("params", dict)}
+_read_result_type = _fields(_RESULT)
 
 
-def _read_result(value: _Fields) -> StorageSpec:
+def _read_result(value: dict[str, Any]) -> StorageSpec:
     """Where the results are. Their Type says what the Params are."""
-    source = _read_result_type(value).get("source", "")
+    result = _read_result_type(value)
+    source = result.get("source", "")
+    params = result.get("params", {})
     if not source:
         return StorageSpec()
     if source.lower() == "s3":
-        fields = _read_s3_result(value)  # {"s3": S3StorageSpec(bucket="b", key="k")}
-    else:
-        fields = _read_other_result(value).get("params", {})  # {"cid": "Qm2"}
-    return StorageSpec(**{**fields, "storage_source": source})
+        return StorageSpec(source, s3=_read_at("Params", _read_s3, params))
+    storage: StorageSpec = _read_at("Params", _read_storage, params)
+    return dataclasses.replace(storage, storage_source=source)
 
 
-_NUMBERED_STATE = {"StateType": ("state", (int, str)), "Message": ("message", str)}
+_NUMBERED_STATE = {"StateType": _member("type", int, str), "Message": _member("message", str)}
 _NEWER_RECORD = {
-    "Revision": ("version", int),
-    "CreateTime": ("create_time", int, _to_utc),
-    "ModifyTime": ("update_time", int, _to_utc),
+    "Revision": _member("version", int),
+    "CreateTime": _member("create_time", int, convert=_to_utc),
+    "ModifyTime": _member("update_time", int, convert=_to_utc),
 }
 _NEWER_EXECUTION = {
-    "ID": ("compute_reference", str),
-    "JobID": ("job_id", str),
-    "NodeID": ("node_id", str),
-    "PartitionIndex": ("shard_index", int),  # v1.6.1+
-    "ComputeState": ("compute", dict, _record(dict, _NUMBERED_STATE)),
-    "DesiredState": ("desired", dict, _record(dict, _NUMBERED_STATE)),
-    "PublishedResult": ("published_results", dict, _read_result),
-    "RunOutput": ("run_output", dict, _read_output),
+    "ID": _member("compute_reference", str),
+    "JobID": _member("job_id", str),
+    "NodeID": _member("node_id", str),
+    "PartitionIndex": _member("shard_index", int),  # v1.6.1+
+    "ComputeState": _member("compute", dict, convert=_fields(_NUMBERED_STATE)),
+    "DesiredState": _member("desired", dict, convert=_fields(_NUMBERED_STATE)),
+    "PublishedResult": _member("published_results", dict, convert=_read_result),
+    "RunOutput": _member("run_output", dict, convert=_read_output),
     **_NEWER_RECORD,
 }
-_NAMED_STATE = {"StateType": ("state", str), "Message": ("message", str)}
+_NAMED_STATE = {"StateType": _member("type", str), "Message": _member("message", str)}
 _NEWER_JOB = {
-    "ID": ("job_id", str),
-    "Name": ("name", str),
-    "Type": ("job_type", str),
-    "State": ("told", dict, _record(dict, _NAMED_STATE)),
+    "ID": _member("job_id", str),
+    "Name": _member("name", str),
+    "Type": _member("job_type", str),
+    "State": _member("state", dict, convert=_fields(_NAMED_STATE)),
     **_NEWER_RECORD,
 }
+_read_newer_execution = _fields(_NEWER_EXECUTION)
 _LISTING = {
-    "Items": _array("items", _record(dict, _NEWER_EXECUTION)),  # v1.4.0+
-    "Executions": _array("items", _record(dict, _NEWER_EXECUTION)),  # v1.2.2 to v1.3.2
+    "Items": _array("items", _read_newer_execution),  # v1.4.0+
+    "Executions": _array("items", _read_newer_execution),  # v1.2.2 to v1.3.2
 }
 
 # The words for a shard's numbers: up to v0.2.7 its state is one. v0.2.6 numbered them anew.
-_SHARD_STATES_TO_V0_2_5 = _numbered(" Bidding Cancelled Waiting Running Error Verifying Completed")
-_SHARD_STATES = _numbered(" Bidding Waiting Running Verifying Cancelled Error Completed")
+_SHARD_STATES_TO_V0_2_5 = _numbered(
+    "", "Bidding", "Cancelled", "Waiting", "Running", "Error", "Verifying", "Completed"
+)
+_SHARD_STATES = _numbered(
+    "", "Bidding", "Waiting", "Running", "Verifying", "Cancelled", "Error", "Completed"
+)
 
 
-def _from_state(value: _Fields) -> JobState:
+def _from_state(value: dict[str, Any]) -> JobState:
     """The operation's own document, which has executions by node, by shard, or in one list."""
     names = {_folded(name) for name in value}
     if names and not names.intersection(map(_folded, _STATE)):
@@ -611,22 +659,25 @@ def _from_state(value: _Fields) -> JobState:
     return JobState(**state, executions=tuple(executions))
 
 
-def _from_nodes(nodes: dict[str, _Fields]) -> list[ExecutionState]:
+def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
     """An execution for each shard on each node."""
-    shards = []
+    found = [shard for node in nodes.values() for shard in node.get("shards", {}).values()]
+    words = _shard_words(found)
+    executions = []
     for node_id, node in nodes.items():
         for index, shard in node.get("shards", {}).items():
-            shard["node_id"] = shard.get("node_id") or str(node_id)  # it can be there and empty
-            shards.append((index, shard))
-    # v0.2.5 says {"State": 7, "ShardIndex": 0, ...}, v0.2.6 only {"State": 7, ...}.
-    is_old = any(shard.get("shard_index") == 0 for _, shard in shards)
-    words = _SHARD_STATES_TO_V0_2_5 if is_old else _SHARD_STATES
-    executions = []
-    for index, shard in shards:
-        shard["state"] = _to_word(shard.get("state", ""), words)
-        shard["shard_index"] = shard.get("shard_index") or index
-        executions.append(ExecutionState(**shard))
+            shard["node_id"] = shard.get("node_id") or node_id  # it can be there and empty
+            shard["shard_index"] = shard.get("shard_index") or index
+            shard["state"] = _to_word(shard.get("state", ""), words)
+            executions.append(ExecutionState(**shard))
     return executions
+
+
+def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
+    """What the numbers of these shards mean."""
+    # v0.2.5 says {"State": 7, "ShardIndex": 0, ...}, v0.2.6 only {"State": 7, ...}.
+    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_STATES_TO_V0_2_5 if writes_zero else _SHARD_STATES
 
 
 def _job_state(shards: list[ExecutionState]) -> str:
@@ -646,10 +697,12 @@ def _job_state(shards: list[ExecutionState]) -> str:
 # (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 has other numbers from 6 on.
 
 _JOB_STATES = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
-_EARLY_STATES = "Undefined New AskForBid AskForBidAccepted AskForBidRejected BidAccepted"
-_STATES_TO_V1_5_1 = _numbered(f"{_EARLY_STATES} BidRejected Completed Failed Cancelled")
-_STATES = _numbered(f"{_EARLY_STATES} Running Publishing BidRejected Completed Failed Cancelled")
-_STATES_OF_ANY_RELEASE = {**_numbered(_EARLY_STATES), 10: "Failed", 11: "Cancelled"}
+_EARLY_STATES = "Undefined New AskForBid AskForBidAccepted AskForBidRejected BidAccepted".split()
+_STATES_TO_V1_5_1 = _numbered(*_EARLY_STATES, "BidRejected", "Completed", "Failed", "Cancelled")
+_STATES = _numbered(
+    *_EARLY_STATES, "Running", "Publishing", "BidRejected", "Completed", "Failed", "Cancelled"
+)
+_STATES_OF_ANY_RELEASE = {**_numbered(*_EARLY_STATES), 10: "Failed", 11: "Cancelled"}
 
 
 def _execution_states(server_version: str) -> dict[int, str]:
@@ -665,35 +718,37 @@ def _execution_states(server_version: str) -> dict[int, str]:
     return _STATES_TO_V1_5_1 if release < (1, 5, 2) else _STATES
 
 
-def _from_newer_job(job: _Fields, executions: tuple[_Fields, ...], words: Any) -> JobState:
-    told: dict[str, str] = job.pop("told", {})
-    state = told.get("state", "")
+def _from_newer_job(
+    job: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
+) -> JobState:
+    state = job.pop("state", {})
+    word = state.get("type", "")
     return JobState(
         **job,
-        state=_JOB_STATES.get(state, state),
-        status=told.get("message", ""),
+        state=_JOB_STATES.get(word, word),
+        status=state.get("message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
     )
 
 
-def _from_newer_execution(execution: _Fields, words: Mapping[int, str]) -> ExecutionState:
+def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
     compute = execution.pop("compute", {})
     desired = execution.pop("desired", {})
-    messages = dict.fromkeys([compute.get("message", ""), desired.get("message", "")])  # not twice
+    messages = filter(None, [compute.get("message"), desired.get("message")])
     return ExecutionState(
         **execution,
-        state=_to_word(compute.get("state", ""), words),
-        status=". ".join(filter(None, messages)),
-        desired_state=_to_desired_state(desired.get("state", "")),
+        state=_to_word(compute.get("type", ""), words),
+        status=". ".join(dict.fromkeys(messages)),  # two equal ones are said once
+        desired_state=_to_desired_state(desired.get("type", "")),
     )
 
 
 _ANSWER = {
-    "state": ("state", dict, _from_state),
-    "Job": ("job", dict, _record(dict, _NEWER_JOB)),
-    "Executions": ("executions", dict, _record(dict, _LISTING)),
+    "state": _member("state", dict, convert=_from_state),
+    "Job": _member("job", dict, convert=_fields(_NEWER_JOB)),
+    "Executions": _member("executions", dict, convert=_fields(_LISTING)),
 }
-_read_answer = _record(dict, _ANSWER)
+_read_answer = _fields(_ANSWER)
 
 
 def _from_answer(document: Any, server_version: str) -> tuple[JobState, str]:
@@ -1150,9 +1205,13 @@ class _Question(urllib.request.Request):
 # {"Message": "Request Forbidden", "Component": "Authorizer", "Details":
 #      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
-_DETAILS = ("details", dict, _record(dict, {"reason": ("reason", str)}))
-_REFUSAL = {"Message": ("message", str), "Error": ("error", str), "Details": _DETAILS}
-_read_refusal = _record(dict, _REFUSAL)
+_DETAILS = {"Reason": _member("reason", str)}
+_REFUSAL = {
+    "Message": _member("message", str),
+    "Error": _member("error", str),
+    "Details": _member("details", dict, convert=_fields(_DETAILS)),
+}
+_read_refusal = _fields(_REFUSAL)
 _JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 about the job, not about the route
 _UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # 404 since v1.5.0
 
