@@ -36,7 +36,6 @@ import contextlib
 import dataclasses
 import datetime
 import errno
-import functools
 import http.client
 import io
 import json
@@ -46,7 +45,6 @@ import socket
 import ssl
 import sys
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -802,8 +800,10 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 
 # ------------------------------------------------------------------------------------- transport
-# urllib with what it lacks: a deadline for the whole call, a cap, checked lengths. No redirects.
+# HTTP with a deadline for the whole call, a cap on what is read, and checked lengths.
 
+_PORTS = {"http": 80, "https": 443}
+_TOO_LARGE = "the answer is over 16 MiB"
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
 
@@ -815,143 +815,127 @@ def _seconds_left(deadline: float) -> float:
     return left
 
 
-class _DeadlineSocket:
-    """All that http.client asks of a socket; each step has the time that is left."""
+class _DeadlineSocket(io.RawIOBase):
+    """A socket, as far as http.client reads from one; each step has the time that is left."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self.sock = sock
-        self.deadline = deadline
-        self.file: io.BufferedReader | None = None
-
-    def set_timeout(self) -> None:
-        self.sock.settimeout(_seconds_left(self.deadline))
+        self._sock = sock
+        self._deadline = deadline
 
     def halve_time(self) -> None:
-        """For a refusal's body: the other half is for the next route."""
-        self.deadline -= max(0, self.deadline - time.monotonic()) / 2
+        self._deadline = (time.monotonic() + self._deadline) / 2
 
     def sendall(self, data: bytes) -> None:
-        self.set_timeout()
-        self.sock.sendall(data)
+        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        self.file = io.BufferedReader(_DeadlineReader(self))
-        return self.file
-
-    def close(self) -> None:
-        self.sock.close()  # as with any socket, once its files are closed, too
-
-
-class _DeadlineReader(io.RawIOBase):
-    """A socket's file; however slowly the bytes drip, it ends at the deadline."""
-
-    def __init__(self, deadline_sock: _DeadlineSocket) -> None:
-        self._deadline_sock = deadline_sock
-        self._raw = deadline_sock.sock.makefile("rb", buffering=0)
+        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
-        self._deadline_sock.set_timeout()
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(_seconds_left(self._deadline))
+        return self._sock.recv_into(buffer)
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection whose timeout is for everything but resolving names, from connecting on.
-
-    http.client does not document _tunnel_host, which each call reads, and _tunnel, which https
-    through a proxy needs; urllib does not document do_open, do_request_ and proxy_bypass, which
-    are used here. If one of these goes, it is an AttributeError, never a protection less.
-    """
-
-    _tunnel: Callable[[], None]
-    _tunnel_host: str | None
-
-    def __init__(self, host: str, *args: Any, context: Any = None, **options: Any) -> None:
-        if context:
-            self.default_port = http.client.HTTPS_PORT  # which __init__ reads
-        super().__init__(host, *args, **options)
-        self._context: ssl.SSLContext | None = context
-
-    def connect(self) -> None:
-        deadline = time.monotonic() + (self.timeout or 0)  # urllib gives one
-        sock = self._dial(deadline)
+def _dial(peer: urllib.parse.SplitResult, deadline: float) -> socket.socket:
+    """Connects to the first address that answers; they share the time."""
+    port = peer.port or _PORTS[peer.scheme]
+    addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
+    failure = OSError("the host has no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        share = _seconds_left(deadline) / (len(addresses) - tried)
         try:
-            self._use(_DeadlineSocket(sock, deadline))
-            if self._tunnel_host:
-                self._open_tunnel()
-            if self._context:
-                self._deadline_sock.set_timeout()  # for the whole handshake
-                host = (self._tunnel_host or self.host).rstrip(".")
-                sock = self._context.wrap_socket(sock, server_hostname=host)
-                self._use(_DeadlineSocket(sock, deadline))
-        except BaseException:
-            sock.close()
-            raise
-
-    def _use(self, sock: _DeadlineSocket) -> None:
-        self.sock = sock
-        self._deadline_sock = sock  # http.client forgets its sock as soon as it can
-
-    def _open_tunnel(self) -> None:
-        try:
-            self._tunnel()
-        finally:
-            if self._deadline_sock.file:  # the proxy's answer, which is left open before 3.11
-                self._deadline_sock.file.close()
-
-    def _dial(self, deadline: float) -> socket.socket:
-        """Connects to the first address that answers; they share the time."""
-        addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        failure = OSError("the host has no address")
-        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-            share = _seconds_left(deadline) / (len(addresses) - tried)
-            try:
-                return _connect(socket.socket(family, kind, protocol), address, share)
-            except OSError as error:  # this machine has no IPv6, perhaps
-                failure = error
-        raise failure
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        response = super().getresponse()
-        if response.status != 200:
-            self._deadline_sock.halve_time()
-        return response
+            return _connect(socket.socket(family, kind, protocol), address, share)
+        except OSError as error:  # this machine has no IPv6, perhaps
+            failure = error
+    raise failure
 
 
 def _connect(sock: socket.socket, address: Any, timeout: float) -> socket.socket:
     try:
         sock.settimeout(timeout)
         sock.connect(address)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-class _Handler(urllib.request.AbstractHTTPHandler):
-    """Opens http and https by connections with a deadline."""
+@contextlib.contextmanager
+def _sent(
+    sock: Any, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
+) -> Iterator[http.client.HTTPResponse]:
+    """Sends a request, no part of which has a line end in it; yields the answer, its head read."""
+    lines = [f"{method} {target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+    with http.client.HTTPResponse(sock, method=method) as answer:
+        answer.begin()
+        yield answer
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        super().__init__()
+
+class _Server:
+    """A server, and the way to it: directly, or through a proxy.
+
+    Of http.client this uses HTTPResponse, which reads an answer from what looks like a socket. Its
+    `begin` is not documented; if it goes, that is an AttributeError, never a deadline less.
+    """
+
+    def __init__(self, url: str, proxy: _Proxy | None, context: ssl.SSLContext | None) -> None:
+        self.url = url
+        self.proxy = proxy
+        self._address = urllib.parse.urlsplit(url)
         self._context = context
 
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, request)
+    def exchange(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: float
+    ) -> tuple[http.client.HTTPResponse, bytearray]:
+        """The answer, whose body is read: of one other than 200, as much as can be."""
+        headers = {"Host": self._address.netloc, **headers}
+        if body:
+            headers["Content-Length"] = str(len(body))
+        target = self._address.path + path
+        if self.proxy and self._address.scheme == "http":
+            headers.update(self.proxy.headers)
+            target = self.url + path
+        with contextlib.closing(self._open(deadline)) as sock:
+            deadline_sock = _DeadlineSocket(sock, deadline)
+            with _sent(deadline_sock, method, target, headers, body) as answer:
+                if answer.status == 200:
+                    return answer, _read_whole(answer)
+                deadline_sock.halve_time()  # the other half is for the next route
+                return answer, _read_start(answer)
 
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+    def _open(self, deadline: float) -> socket.socket:
+        """A socket to the server, or to the proxy that passes on what is sent."""
+        peer = self.proxy.address if self.proxy else self._address
+        sock = _dial(peer, deadline)
+        try:
+            if self.proxy and self._address.scheme == "https":
+                self._open_tunnel(_DeadlineSocket(sock, deadline), self.proxy)
+                peer = self._address
+            if peer.scheme == "https":
+                sock.settimeout(_seconds_left(deadline))  # for the whole handshake
+                host = (peer.hostname or "").rstrip(".")
+                sock = self._tls_context().wrap_socket(sock, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _open_tunnel(self, sock: _DeadlineSocket, proxy: _Proxy) -> None:
+        host = self._address.netloc if self._address.port else f"{self._address.netloc}:443"
+        with _sent(sock, "CONNECT", host, {"Host": host, **proxy.headers}) as answer:
+            if answer.status != 200:
+                raise OSError(f"it refuses a tunnel: {answer.status} {answer.reason}")
+
+    def _tls_context(self) -> ssl.SSLContext:
         if self._context is None:
             self._context = ssl.create_default_context()  # takes 16 ms, so once
-        return self.do_open(_Connection, request, context=self._context)
-
-    # What adds Host, Content-Length and our headers to a request.
-    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+        return self._context
 
 
 def _declared_length(response: http.client.HTTPResponse) -> int | None:
@@ -966,28 +950,38 @@ def _declared_length(response: http.client.HTTPResponse) -> int | None:
     return int(lengths.pop()) if lengths and not codings else None
 
 
-def _read_whole(response: http.client.HTTPResponse, body: bytearray) -> None:
-    """Reads the body of an answer. What is refused here, http.client would not mind."""
-    declared = _declared_length(response)
-    too_large = OSError("the answer is over 16 MiB")
+def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
+    """The body of an answer. What is refused here, http.client would not mind."""
+    declared = _declared_length(answer)
     if declared is not None and declared > _MAX_ANSWER:
-        raise too_large
-    _read_to(response, body, _MAX_ANSWER)
+        raise OSError(_TOO_LARGE)
+    body = bytearray()
+    _read_to(_MAX_ANSWER, answer, body)
     if len(body) > _MAX_ANSWER:
-        raise too_large
+        raise OSError(_TOO_LARGE)
     is_short = declared is not None and len(body) < declared
     # http.client takes an end within the headers for their end: no length, no chunks, no body.
-    has_no_end = not body and declared is None and "Transfer-Encoding" not in response.headers
+    has_no_end = not body and declared is None and "Transfer-Encoding" not in answer.headers
     if is_short or has_no_end:
         raise OSError("the answer was cut short")
+    return body
 
 
-def _read_to(response: http.client.HTTPResponse, body: bytearray, limit: int) -> None:
+def _read_start(answer: http.client.HTTPResponse) -> bytearray:
+    """The start of a body, or what can be read of it."""
+    body = bytearray()
+    with contextlib.suppress(*_NETWORK_ERRORS):
+        _read_to(2 * _MAX_BODY, answer, body)  # a secret at the cut is hidden, too
+    return body
+
+
+def _read_to(limit: int, answer: http.client.HTTPResponse, body: bytearray) -> None:
     """Adds to a body what comes, until it ends or is longer than the limit."""
-    for piece in iter(functools.partial(response.read1, 65536), b""):
-        body += piece
-        if len(body) > limit:
+    while len(body) <= limit:
+        piece = answer.read1(65536)
+        if not piece:
             break
+        body += piece
 
 
 # ------------------------------------------------------------------------ arguments, environment
@@ -997,7 +991,11 @@ _TRUE = {"1", "t", "T", "TRUE", "true", "True"}  # what Go's strconv.ParseBool t
 _FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # and no flag at all
 _FRAMING = {"connection", "content-length", "expect", "trailer", "transfer-encoding", "upgrade"}
 _FRAMING.add("t" + "e")  # in two, because spelling checkers take it for a typo
+_LABEL = "[0-9A-Za-z_-]{1,63}"
+_HOST = rf"{_LABEL}(\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\]"
+_URL = rf"(?i:https?)://({_HOST})(:[0-9]{{1,5}})?(/[!-~]*)?"
 _OUR_HEADERS = {
+    "Connection": "close",
     "Accept-Encoding": "identity",
     "Content-Type": "application/json",
     "User-Agent": f"bac_states/{__version__}",
@@ -1054,40 +1052,50 @@ def _usable_url(name: str, url: str) -> str:
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
     refusal = ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
-    if not re.fullmatch("[!-~]+", url) or re.search(r"[?#\\]", url):
+    if not re.fullmatch(_URL, url) or re.search(r"[?#\\]", url):
         raise refusal
     try:
         parts = urllib.parse.urlsplit(url)
-    except ValueError:  # a bracket without the other one
+        port = parts.port
+    except ValueError:  # no IPv6 address, or a port above 65535
         raise refusal from None
-    # This always matches. user:password@ is refused then: no host has an @, no port has letters.
-    host, port = re.findall(r"^(\[.*\]|[^:]*)(:.*)?$", parts.netloc)[0]
-    if parts.scheme not in ("http", "https") or not _is_host(host):
-        raise refusal
-    if port and not _is_port(port[1:]):
+    if port == 0:
         raise refusal
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
-def _is_host(host: str) -> bool:
-    if host.startswith("["):
-        return re.fullmatch(r"\[[0-9A-Fa-f:.]+\]", host) is not None
-    labels = re.sub(r"\.$", "", host).split(".")
-    return all(re.fullmatch("[0-9A-Za-z_-]{1,63}", label) for label in labels)
+class _Proxy:
+    """A proxy, and the header by which it knows its user."""
+
+    def __init__(self, url: str) -> None:
+        scheme, _, rest = url.rpartition("://")
+        user_info, _, address = rest.rpartition("@")
+        url = _usable_url("the proxy", f"{scheme or 'http'}://{address}")
+        self.address = urllib.parse.urlsplit(url)
+        self.headers = {}
+        user, _, password = user_info.partition(":")
+        if user and password:
+            unquote = urllib.parse.unquote
+            self.headers["Proxy-Authorization"] = _basic(unquote(user), unquote(password))
 
 
-def _is_port(port: str) -> bool:
-    return re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 65536
+def _basic(user: str, password: str) -> str:
+    pair = f"{user}:{password}".encode("utf-8", "surrogateescape")
+    return "Basic " + base64.b64encode(pair).decode()
 
 
-def _proxies(url: str) -> dict[str, str]:
+def _environment_proxy(server_url: str) -> _Proxy | None:
     """The proxy for a server, as urllib finds it; none for loopback, as with Bacalhau's tools."""
-    parts = urllib.parse.urlsplit(url)
+    parts = urllib.parse.urlsplit(server_url)
     is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", parts.hostname or "")
     if is_loopback or urllib.request.proxy_bypass(parts.netloc):
-        return {}
-    proxies = urllib.request.getproxies()
-    return {parts.scheme: proxies[parts.scheme]} if proxies.get(parts.scheme) else {}
+        return None
+    url = urllib.request.getproxies().get(parts.scheme)
+    try:
+        return _Proxy(url) if url else None
+    except ValueError:
+        message = f"no answer from {_shorten(server_url)}: its proxy in the environment is no URL"
+        raise TransportError(message, url=server_url) from None
 
 
 def _variable(name: str) -> str:
@@ -1100,7 +1108,7 @@ def _environment_url() -> str:
     host = _variable("BACALHAU_API_HOST") or "127.0.0.1"
     port = _variable("BACALHAU_API_PORT") or "1234"
     tls = _variable("BACALHAU_API_TLS_USETLS")
-    if not _is_port(port):
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
@@ -1128,8 +1136,7 @@ def _environment_credentials() -> dict[str, str]:
     if key:
         return {"Authorization": f"Bearer {key}"}
     if user:
-        pair = base64.b64encode(os.fsencode(f"{user}:{password}"))
-        return {"Authorization": f"Basic {pair.decode()}"}
+        return {"Authorization": _basic(user, password)}
     return {}
 
 
@@ -1156,43 +1163,64 @@ def _routes(job_id: str) -> list[tuple[str, str]]:
     return [_REQUESTER, _NEWER_API, _OLDEST]
 
 
-def _secrets(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
-    """The credentials, as they are sent, which no error may repeat; the longest first."""
-    kinds = "auth|cookie|key|pass|secret|session|token"
-    values = [value for name, value in headers.items() if re.search(kinds, name, re.IGNORECASE)]
-    for proxy in proxies.values():
-        user, at, _ = proxy.rpartition("@")
-        if at:  # of http://u:p@host urllib sends Basic dTpw
-            pair = urllib.parse.unquote(user.rpartition("/")[2]).encode("utf-8", "replace")
-            values.append("Basic " + base64.b64encode(pair).decode())
-    tokens = [value.rpartition(" ")[2] for value in values]  # without a word like Bearer
-    return sorted((text for text in values + tokens if len(text) >= 8), key=len, reverse=True)
+def _secrets(headers: Mapping[str, str]) -> list[str]:
+    """The credentials in headers, which no error may repeat: whole, and as a mere token."""
+    secrets = []
+    for name, value in headers.items():
+        if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
+            secrets += [value, value.rpartition(" ")[2]]  # "Bearer abc", "abc"
+    longest_first = sorted(secrets, key=len, reverse=True)
+    return [secret for secret in longest_first if len(secret) >= 8]
 
 
-class _Question(urllib.request.Request):
-    """The question on one route. It makes the errors about itself, which repeat no credential."""
+class _Call:
+    """All that a caller can choose, checked. It makes the errors, which repeat no credential."""
 
-    def __init__(self, call: _Call, route: tuple[str, str]) -> None:
-        method, path = route
-        asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}
-        data = json.dumps(asked).encode() if method == "POST" else None
-        job_id = urllib.parse.quote(asked["job_id"], safe="$&+,:;=@")  # as Go writes it
-        super().__init__(call.url + path.format(job_id), data, call.headers, method=method)
-        self.route = route
-        self.job_id = call.request.job_id
-        self.secrets = call.secrets
+    def __init__(
+        self,
+        request: str | StateRequest,
+        server_url: str | None,
+        timeout: float,
+        headers: Mapping[str, str] | None,
+        ssl_context: ssl.SSLContext | None,
+        trusts_environment: bool = False,
+    ) -> None:
+        self.request = _usable_request(request)
+        self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
+        self.headers = _usable_headers(headers)
+        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+            raise TypeError("ssl_context has to be an ssl.SSLContext")
+        url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
+        if server_url is None or trusts_environment:  # credentials that go to no other server
+            self.headers = {**_environment_credentials(), **self.headers}
+            ssl_context = ssl_context or _environment_context()
+        self.server = _Server(url, _environment_proxy(url), ssl_context)
+        proxy_headers = self.server.proxy.headers if self.server.proxy else {}
+        self.secrets = _secrets({**self.headers, **proxy_headers})
+        self.headers.update(_OUR_HEADERS)
+        self.routes = _routes(self.request.job_id)
 
-    def error(
-        self, kind: Any, what: str, words: str, body: str = "", status: int | None = None
-    ) -> Any:
-        url = self.full_url
-        message = f"{what} {_shorten(url)}: {self.hide(words)}"
-        return kind(message, status_code=status, body=self.hide(body)[:_MAX_BODY], url=url)
+    def prefer(self, route: tuple[str, str]) -> None:
+        """Lets the next question go there first."""
+        self.routes.remove(route)
+        self.routes.insert(0, route)
 
     def hide(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
+
+    def error(
+        self,
+        kind: Callable[..., _Error],
+        start: str,
+        url: str,
+        words: str,
+        body: str = "",
+        **details: Any,
+    ) -> _Error:
+        message = f"{start} {_shorten(url)}: {self.hide(words)}"
+        return kind(message, body=self.hide(body)[:_MAX_BODY], url=url, **details)
 
     def as_cause(self, error: Exception) -> Exception | None:
         """The error as a cause, unless its text quotes a credential."""
@@ -1217,23 +1245,41 @@ _UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # 404 s
 
 
 class _Answer:
-    """What came back. Of the body of an answer other than 200, as much as could be read."""
+    """What came back on a route. Of the body of a refusal, as much as could be read."""
 
-    def __init__(self, question: _Question, head: http.client.HTTPResponse, body: bytearray):
-        self.question = question
-        self.status, self.reason, self.headers = head.status, head.reason, head.headers
+    def __init__(
+        self,
+        call: _Call,
+        route: tuple[str, str],
+        url: str,
+        head: http.client.HTTPResponse,
+        body: bytearray,
+    ) -> None:
+        self.call = call
+        self.route = route
+        self.url = url
+        self.status = head.status
+        self.reason = head.reason
+        self.headers = head.headers
         self.body = body
         self.text = body[: 2 * _MAX_BODY].decode("utf-8", "replace")
 
     def response(self) -> StateResponse:
+        """The state in an answer of 200."""
         version = self.headers.get("X-Bacalhau-Git-Version", "")
         try:
-            return _decode(self.body, version, self.question.job_id)
+            return _decode(self.body, version, self.call.request.job_id)
         except _DECODING_ERRORS as error:
-            words = f"not a job's state: {error}"
-            failure = self.question.error(DecodeError, "the answer from", words, self.text, 200)
-            failure.path = self.question.hide(getattr(error, "path", ""))
-            raise failure from self.question.as_cause(error)
+            failure = self.call.error(
+                DecodeError,
+                "the answer from",
+                self.url,
+                f"not a job's state: {error}",
+                self.text,
+                status_code=200,
+                path=self.call.hide(getattr(error, "path", "")),
+            )
+            raise failure from self.call.as_cause(error)
 
     def is_missing_route(self) -> bool:
         """Whether this refusal means that the server does not have the route."""
@@ -1241,20 +1287,24 @@ class _Answer:
             return not re.search(_JOB_STORE, self.text)
         if self.status in (403, 500):
             # A server with users (v1.7+) says so of every route that it does not have.
-            return self.question.route == _REQUESTER and "capability" in self.text
+            return self.route == _REQUESTER and "capability" in self.text
         return self.status == 410
 
-    def refusal(self) -> Any:
+    def refusal(self) -> SDKError:
         """The error for an answer other than 200."""
-        kind: Any = {400: BadRequest, 500: InternalServerError}.get(self.status, SDKError)
+        kind = {400: BadRequest, 500: InternalServerError}.get(self.status, SDKError)
         if self.status in _UNKNOWN_JOB and re.search(_UNKNOWN_JOB[self.status], self.text):
             kind = JobNotFound
-        what = f"HTTP {self.status} from"
-        error = self.question.error(kind, what, self.words(), self.text, self.status)
         seconds = self.headers.get("Retry-After", "").strip()
-        if re.fullmatch("[0-9]{1,99}", seconds):
-            error.retry_after = int(seconds)
-        return error
+        return self.call.error(
+            kind,
+            f"HTTP {self.status} from",
+            self.url,
+            self.words(),
+            self.text,
+            status_code=self.status,
+            retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
+        )
 
     def words(self) -> str:
         """What a refusal says."""
@@ -1277,19 +1327,70 @@ def _lists_executions(response: StateResponse) -> bool:
     return "state" in names or "executions" in names
 
 
-def _network_words(reason: object) -> str:
+def _put(call: _Call, route: tuple[str, str], seconds: float, deadline: float) -> _Answer:
+    """Puts the question on one route."""
+    method, path = route
+    job_id = call.request.job_id
+    path = path.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
+    url = call.server.url + path
+    asked = {"client_id": call.request.client_id, "job_id": job_id}
+    data = json.dumps(asked).encode() if method == "POST" else b""
+    try:
+        head, body = call.server.exchange(method, path, call.headers, data, deadline)
+    except _NETWORK_ERRORS as error:
+        raise _no_answer(call, url, seconds, error) from call.as_cause(error)
+    return _Answer(call, route, url, head, body)
+
+
+def _no_answer(call: _Call, url: str, seconds: float, error: Exception) -> TransportError:
+    start = "no complete answer through the proxy from"
+    if not call.server.proxy:
+        start = "no complete answer from"
+    if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before 3.10
+        return call.error(TransportTimeout, start, url, f"timed out after {seconds:g} s")
+    failure = call.error(TransportError, start, url, _network_words(error))
+    failure._can_pass = not isinstance(error, ssl.SSLCertVerificationError)
+    return failure
+
+
+def _network_words(error: Exception) -> str:
     """What went wrong between here and there."""
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        why = getattr(reason, "verify_message", reason)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = getattr(error, "verify_message", error)
         remedy = "BACALHAU_API_TLS_CAFILE or an ssl_context can name the certificates to trust"
         return f"its certificate is not trusted ({why}); {remedy}"
-    if isinstance(reason, http.client.IncompleteRead):
+    if isinstance(error, http.client.IncompleteRead):
         return "the answer was cut short"
-    if isinstance(reason, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
-        return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", reason.strerror or str(reason))
-    if isinstance(reason, OSError):
-        return reason.strerror or str(reason) or type(reason).__name__
-    return reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+    if isinstance(error, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
+        return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", error.strerror or str(error))
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}"
+
+
+def _ask(call: _Call, seconds: float) -> StateResponse:
+    """Asks on one route after the other until one answers, within so many seconds in all."""
+    deadline = time.monotonic() + seconds
+    incomplete = None  # an answer without executions, if no route lists them
+    refusals = []
+    for route in list(call.routes):
+        answer = _put(call, route, seconds, deadline)
+        if answer.status == 200:
+            response = answer.response()
+            if _lists_executions(response):
+                call.prefer(route)
+                return response
+            incomplete = response
+            continue
+        refusal = answer.refusal()
+        if incomplete and not _passes(refusal):  # this route can add nothing
+            continue
+        if not answer.is_missing_route():
+            raise refusal
+        refusals.append(refusal)
+    if incomplete:
+        return incomplete
+    raise _no_route(refusals) from refusals[-1]
 
 
 def _no_route(refusals: list[SDKError]) -> SDKError:
@@ -1304,93 +1405,12 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
     )
 
 
-class _Call:
-    """All that a caller can choose, checked; with it a server can be asked again and again."""
-
-    def __init__(
-        self,
-        request: str | StateRequest,
-        server_url: str | None,
-        timeout: float,
-        headers: Mapping[str, str] | None,
-        ssl_context: ssl.SSLContext | None,
-        trusts_environment: bool = False,
-    ) -> None:
-        self.request = _usable_request(request)
-        self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
-        self.headers = _usable_headers(headers)
-        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-            raise TypeError("ssl_context has to be an ssl.SSLContext")
-        if server_url is None:
-            self.url = _environment_url()
-        else:
-            self.url = _usable_url("server_url", server_url)
-        if server_url is None or trusts_environment:  # credentials that go to no other server
-            self.headers = {**_environment_credentials(), **self.headers}
-            ssl_context = ssl_context or _environment_context()
-        self._proxies = _proxies(self.url)
-        self.secrets = _secrets(self.headers, self._proxies)
-        self.headers.update(_OUR_HEADERS)
-        self._routes = _routes(self.request.job_id)
-        # Bare, the opener knows no files, follows no redirect and raises for no status.
-        self._opener = urllib.request.OpenerDirector()
-        self._opener.add_handler(urllib.request.ProxyHandler(self._proxies))
-        self._opener.add_handler(_Handler(ssl_context))
-        self._opener.add_handler(urllib.request.UnknownHandler())  # for other kinds of proxies
-
-    def ask(self, seconds: float) -> StateResponse:
-        """Asks on one route after the other until one answers, within so many seconds in all."""
-        deadline = time.monotonic() + seconds
-        incomplete = None  # an answer without executions, if no route lists them
-        refusals: list[SDKError] = []
-        for route in list(self._routes):
-            answer = self._put(route, seconds, deadline)
-            if answer.status != 200:
-                refusal = answer.refusal()
-                if _passes(refusal):  # a 503 says nothing about the route
-                    raise refusal
-                may_try_next = incomplete is not None or answer.is_missing_route()
-                if not may_try_next:
-                    raise refusal
-                refusals.append(refusal)
-                continue
-            response = answer.response()
-            if _lists_executions(response):
-                self._routes.remove(route)
-                self._routes.insert(0, route)  # where the next question goes first
-                return response
-            incomplete = response
-        if incomplete:
-            return incomplete
-        raise _no_route(refusals) from refusals[-1]
-
-    def _put(self, route: tuple[str, str], seconds: float, deadline: float) -> _Answer:
-        """Puts the question on one route."""
-        question = _Question(self, route)
-        body = bytearray()
-        try:
-            with self._opener.open(question, timeout=_seconds_left(deadline)) as head:
-                if head.status == 200:
-                    _read_whole(head, body)
-                else:
-                    with contextlib.suppress(*_NETWORK_ERRORS):
-                        _read_to(head, body, 2 * _MAX_BODY)  # a secret at the cut is hidden, too
-            return _Answer(question, head, body)
-        except _NETWORK_ERRORS as error:
-            failure: SDKError = self._no_answer(question, seconds, error)
-            raise failure from (None if self._proxies else question.as_cause(error))
-
-    def _no_answer(self, question: _Question, seconds: float, error: Exception) -> Any:
-        what = f"no complete answer{' through the proxy' if self._proxies else ''} from"
-        reason: Any = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(reason, (TimeoutError, socket.timeout)):  # two classes before 3.10
-            return question.error(TransportTimeout, what, f"timed out after {seconds:g} s")
-        words = _network_words(reason)
-        if self._proxies and isinstance(error, (ValueError, http.client.InvalidURL)):
-            words = f"the proxy's URL is no good ({type(error).__name__})"  # not quoted here
-        failure = question.error(TransportError, what, words)
-        failure._can_pass = not isinstance(reason, ssl.SSLCertVerificationError)
-        return failure
+def _passes(error: SDKError) -> bool:
+    """Whether asking again can help."""
+    if isinstance(error, TransportError):
+        return error._can_pass
+    status = error.status_code or 0
+    return status in (408, 425, 429) or 502 <= status <= 599
 
 
 # ----------------------------------------------------------------------------------- get and wait
@@ -1418,7 +1438,7 @@ def get(
     what frames a message stay ours. Raises SDKError; ValueError and TypeError before it asks.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
-    return call.ask(call.timeout)
+    return _ask(call, call.timeout)
 
 
 def wait(
@@ -1450,7 +1470,7 @@ def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -
     while time.monotonic() < end:
         seconds = min(call.timeout, end - time.monotonic())
         try:
-            answer, failure = call.ask(seconds), None
+            answer, failure = _ask(call, seconds), None
         except SDKError as error:
             if isinstance(error, TransportTimeout) and seconds < call.timeout:
                 break  # `limit` cut its time; what was there before says more
@@ -1468,14 +1488,6 @@ def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -
         time.sleep(max(0, min(delay, end - time.monotonic())))
         pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
     raise _ran_out(call.request.job_id, limit, last, failure) from failure
-
-
-def _passes(error: SDKError) -> bool:
-    """Whether asking again can help."""
-    if isinstance(error, TransportError):
-        return error._can_pass
-    status = error.status_code or 0
-    return status in (408, 425, 429) or 502 <= status <= 599
 
 
 def _runs_on(state: JobState) -> bool:
@@ -1731,7 +1743,7 @@ def _run(options: Any) -> int:
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
         else:
-            response, code = call.ask(call.timeout), 0
+            response, code = _ask(call, call.timeout), 0
     if options.json:
         answer = {"state": response.state, "server_version": response.server_version}
         _print(sys.stdout, json.dumps(answer, default=vars, indent=2) + "\n")

@@ -2581,7 +2581,7 @@ def lower_exceptions():
 PHASES = {
     "connecting": (socket.socket, "connect", 1),
     "sending": (socket.socket, "sendall", 1),
-    "awaiting": (http.client.HTTPConnection, "getresponse", 1),
+    "awaiting": (http.client.HTTPResponse, "begin", 1),
     "reading the head": (socket.socket, "recv_into", 1),
     "reading the body": (socket.socket, "recv_into", 2),
 }
