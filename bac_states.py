@@ -1458,36 +1458,74 @@ def wait(
     times in a row. Raises WaitTimeout when `limit` has passed, and all that `get` raises.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
-    return _wait(call, limit)
+    return _Wait(call, limit).run()
 
 
-def _wait(call: _Call, limit: float | None, progress: _Progress | None = None) -> StateResponse:
-    end = time.monotonic() + (float("inf") if limit is None else _usable_seconds("limit", limit))
-    last: StateResponse | None = None
-    failure: SDKError | None = None
-    failures = 0
-    pause = _FIRST_PAUSE
-    while time.monotonic() < end:
-        seconds = min(call.timeout, end - time.monotonic())
+class _Wait:
+    """A wait for a job's end: one question after the other."""
+
+    def __init__(self, call: _Call, limit: float | None) -> None:
+        self.call = call
+        self.limit = None if limit is None else _usable_seconds("limit", limit)
+        self.end = time.monotonic() + (self.limit or float("inf"))
+        self.last: StateResponse | None = None  # the last answer
+        self.failure: SDKError | None = None  # of the last question
+        self.failures = 0  # in a row
+
+    def run(self) -> StateResponse:
+        pause = _FIRST_PAUSE
+        while time.monotonic() < self.end:
+            response = self.ask()
+            if response and _has_ended(response.state):
+                return response
+            self.sleep(pause)
+            pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+        raise self.ran_out() from self.failure
+
+    def sleep(self, pause: float) -> None:
+        """Sleeps that long, or as long as the server asked for, but not past the end."""
+        if self.failure and self.failure.retry_after:
+            pause = max(pause, min(self.failure.retry_after, _LONGEST_RETRY_AFTER))
+        time.sleep(max(0, min(pause, self.end - time.monotonic())))
+
+    def ask(self) -> StateResponse | None:
+        """The answer to one question, or None if there is none for now."""
+        seconds = min(self.call.timeout, self.end - time.monotonic())
         try:
-            answer, failure = _ask(call, seconds), None
+            response = _ask(self.call, seconds)
         except SDKError as error:
-            if isinstance(error, TransportTimeout) and seconds < call.timeout:
-                break  # `limit` cut its time; what was there before says more
-            answer, failure = None, error
-        last = answer or last
-        failures = failures + 1 if failure else 0
-        if failure and (not _passes(failure) or (limit is None and failures > _MOST_FAILURES)):
-            raise failure
-        if progress:
-            progress.tell(answer, failure)
-        if answer and _has_ended(answer.state):
-            return answer
-        requested = failure.retry_after if failure else None
-        delay = max(pause, min(requested or 0, _LONGEST_RETRY_AFTER))
-        time.sleep(max(0, min(delay, end - time.monotonic())))
-        pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
-    raise _ran_out(call.request.job_id, limit, last, failure) from failure
+            was_cut = isinstance(error, TransportTimeout) and seconds < self.call.timeout
+            if not was_cut:  # by the limit: then what was there before says more
+                self.on_failure(error)
+            return None
+        self.on_answer(response)
+        return response
+
+    def on_answer(self, response: StateResponse) -> None:
+        self.last = response
+        self.failure = None
+        self.failures = 0
+
+    def on_failure(self, error: SDKError) -> None:
+        """Raises the failure if asking again cannot help, or has not."""
+        self.failure = error
+        self.failures += 1
+        is_hopeless = self.limit is None and self.failures > _MOST_FAILURES
+        if is_hopeless or not _passes(error):
+            raise error
+
+    def ran_out(self) -> WaitTimeout:
+        if self.failure:
+            why = self.failure.message
+        elif self.last is None:
+            why = "no answer came"
+        else:
+            why = f"it is {self.last.state.state or 'in no state yet'}"
+            if self.last.state.status:
+                why += f": {_one_line(self.last.state.status, _MAX_MESSAGE)}"
+        job_id = _shorten(self.call.request.job_id, 99)
+        words = f"the job {job_id} has not ended within {self.limit:g} s: {why}"
+        return WaitTimeout(words, response=self.last)
 
 
 def _runs_on(state: JobState) -> bool:
@@ -1497,18 +1535,6 @@ def _runs_on(state: JobState) -> bool:
 
 def _has_ended(state: JobState) -> bool:
     return state.is_terminal or _runs_on(state)
-
-
-def _ran_out(
-    job_id: str, limit: float | None, last: StateResponse | None, failure: SDKError | None
-) -> WaitTimeout:
-    why = failure.message if failure else "no answer came"
-    if last and not failure:
-        why = f"it is {last.state.state or 'in no state yet'}"
-        if last.state.status:
-            why += f": {_one_line(last.state.status, _MAX_MESSAGE)}"
-    words = f"the job {_shorten(job_id, 99)} has not ended within {limit:g} s: {why}"
-    return WaitTimeout(words, response=last)
 
 
 # ----------------------------------------------------------------------------------- the command
@@ -1658,25 +1684,24 @@ def _print(stream: Any, text: str) -> None:
         raise OSError(str(error)) from error
 
 
-class _Progress:
-    """Says on standard error how a wait goes on."""
+class _WaitAloud(_Wait):
+    """A wait that says on standard error how it goes on."""
 
-    def __init__(self, job_id: str) -> None:
-        self._job_id = _shorten(job_id, 99)
-        self._state: str | None = None
-        self._answers = True
-
-    def tell(self, answer: StateResponse | None, failure: SDKError | None) -> None:
-        if failure and self._answers:
-            _say(f"no answer for now: {failure}")
-        if answer and not self._answers:
+    def on_answer(self, response: StateResponse) -> None:
+        if self.failure:
             _say("the server answers again")
-        self._answers = answer is not None
-        if answer and answer.state.state != self._state:
-            is_first_and_last = self._state is None and _has_ended(answer.state)
-            if not is_first_and_last:
-                _say(f"{self._job_id}: {answer.state.state or 'no state yet'}")
-            self._state = answer.state.state
+        is_news = self.last is None or response.state.state != self.last.state.state
+        is_first_and_last = self.last is None and _has_ended(response.state)
+        if is_news and not is_first_and_last:
+            job_id = _shorten(self.call.request.job_id, 99)
+            _say(f"{job_id}: {response.state.state or 'no state yet'}")
+        super().on_answer(response)
+
+    def on_failure(self, error: SDKError) -> None:
+        answered_before = self.failure is None
+        super().on_failure(error)
+        if answered_before:
+            _say(f"no answer for now: {error}")
 
 
 _HELP = """\
@@ -1757,7 +1782,7 @@ def _run(options: Any) -> int:
 def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
     """The last answer of a wait, and the exit code that says how it ended."""
     try:
-        response = _wait(call, limit, _Progress(call.request.job_id))
+        response = _WaitAloud(call, limit).run()
     except WaitTimeout as error:
         if error.response is None:
             raise
