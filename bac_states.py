@@ -36,6 +36,7 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import functools
 import http.client
 import io
 import json
@@ -51,11 +52,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 % of an import
 if TYPE_CHECKING:
-    from typing import Any, Optional, Tuple, TypeVar
+    from typing import Any, Optional, Tuple
 
     _Read = Callable[[Any], Any]
     _Member = Tuple[str, Tuple[type, ...], Optional[_Read]]
-    _Error = TypeVar("_Error", bound="SDKError")
 else:
     Any = object
 
@@ -76,7 +76,7 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# 7 was Completed up to v1.5.1 and 9 is since; they stay numbers where the release is unknown.
+# Completed was 7 up to v1.5.1 and is 9 since; where the release is unknown, both stay numbers.
 _PERHAPS_COMPLETED = {"Completed", "7", "9"}
 
 
@@ -136,7 +136,7 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
-    _can_pass = True  # whether it can help to ask again
+    _is_transient = True  # but for a certificate that is not trusted: waiting does not mend that
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -223,6 +223,11 @@ class RunCommandResult:
     runner_error: str = ""
 
 
+def _program_failed(execution: ExecutionState) -> bool:
+    """Whether its exit code is above 0; -1 is that of a WASM program that returned without one."""
+    return execution.run_output is not None and execution.run_output.exit_code > 0
+
+
 @dataclasses.dataclass(frozen=True)
 class ExecutionState:
     """One attempt at the job on one node, or at one shard or partition of it.
@@ -255,13 +260,13 @@ class ExecutionState:
 
     @property
     def succeeded(self) -> bool:
-        """Whether this attempt completed, without an exit code above 0 (-1 is WASM's for none)."""
-        return self.state == "Completed" and not (self.run_output and self.run_output.exit_code > 0)
+        """Whether this attempt completed, and its program did not fail."""
+        return self.state == "Completed" and not _program_failed(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class NodeState:
-    """What one node did: of each shard, by its index, the execution that is listed last."""
+    """What one node did: the last listed execution of each shard, by the shard's index."""
 
     shards: Mapping[int, ExecutionState] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -295,9 +300,8 @@ class JobState:
 
         CompletedPartially and PartialError are no success; an earlier Failed attempt is no harm.
         """
-        ends = [execution for execution in self.executions if execution.state in _PERHAPS_COMPLETED]
-        failed = any(end.run_output and end.run_output.exit_code > 0 for end in ends)
-        return self.state == "Completed" and not failed
+        completed = [one for one in self.executions if one.state in _PERHAPS_COMPLETED]
+        return self.state == "Completed" and not any(map(_program_failed, completed))
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -338,9 +342,10 @@ class _Mismatch(ValueError):
         return f"{self.path}: {self.args[0]}" if self.path else str(self.args[0])
 
     def prepend(self, key: str | int) -> None:
+        """With the key Executions, the path [3].State becomes Executions[3].State."""
         step = f"[{key}]" if isinstance(key, int) else _shorten(str(key))
-        joint = "." if self.path and not self.path.startswith("[") else ""
-        self.path = step + joint + self.path
+        rest = self.path if self.path[:1] in ("", "[") else f".{self.path}"
+        self.path = step + rest
 
 
 def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
@@ -387,26 +392,10 @@ def _read_at(key: str | int, read: _Read, item: Any) -> Any:
         raise
 
 
+@functools.lru_cache(maxsize=500)  # an answer repeats its names
 def _folded(name: str) -> str:
     """NodeID, NodeId and node_id are one name: Go ignores case, and v0.2.x has underscores."""
-    return str(name).replace("_", "").lower()
-
-
-class _Spellings(dict):  # type: ignore[type-arg]  # Python 3.7 has no dict[...]
-    """What is known of each member, None if nothing is, by any spelling of its name.
-
-    Each spelling is folded once: an answer repeats its names, and on 3.7 that saves a third.
-    """
-
-    def __init__(self, members: Mapping[str, _Member]) -> None:
-        super().__init__()
-        self._members = {_folded(name): member for name, member in members.items()}
-
-    def __missing__(self, name: str) -> _Member | None:
-        member = self._members.get(_folded(name))
-        if len(self) < 100 and len(str(name)) < 100:  # so that no server fills the memory
-            self[name] = member
-        return member
+    return str(name).replace("_", "").lower()  # in a parsed document a key can be a number
 
 
 def _fields(members: Mapping[str, _Member]) -> _Read:
@@ -414,7 +403,7 @@ def _fields(members: Mapping[str, _Member]) -> _Read:
 
     As in Go, null is absent, or an empty object where it is an element of an array or map.
     """
-    spellings = _Spellings(members)
+    known = {_folded(name): member for name, member in members.items()}
 
     def read(value: Any) -> dict[str, Any]:
         if value is None:
@@ -423,11 +412,11 @@ def _fields(members: Mapping[str, _Member]) -> _Read:
             raise _expected((dict,), value)
         fields = {}
         for name, item in value.items():
-            member = spellings[name]
+            member = known.get(_folded(name))
             if member is None or item is None:
                 continue
             field, types, convert = member
-            try:
+            try:  # this is _read_at without the call, for most of the time goes by here
                 if type(item) not in types:  # isinstance would take true for an integer
                     raise _expected(types, item)
                 fields[field] = convert(item) if convert else item
@@ -446,10 +435,10 @@ def _record(model: Callable[..., Any], members: Mapping[str, _Member]) -> _Read:
 
 
 def _plain(model: type) -> dict[str, _Member]:
-    """Members for a model's texts, integers and flags, by the names that they have there."""
+    """A member for each field of a model that is a text, an integer or a flag, by its name."""
     members = {}
     for field in dataclasses.fields(model):
-        kind = type(field.default)
+        kind = type(field.default)  # annotations are mere text here
         if kind in (str, int, bool):
             members[field.name] = _member(field.name, kind)
     return members
@@ -471,11 +460,12 @@ def _to_utc(nanoseconds: int) -> str:
         moment = _EPOCH + datetime.timedelta(seconds=seconds)
     except OverflowError:
         raise _Mismatch("a time after the year 9999") from None
-    return f"{moment.isoformat()}.{fraction:09}".rstrip("0").rstrip(".") + "Z"
+    digits = f"{moment.isoformat()}.{fraction:09}"
+    return digits.rstrip("0").rstrip(".") + "Z"  # 12:00:05.500000000 becomes 12:00:05.5Z
 
 
 def _to_status(text: str) -> str:
-    # v1.0.4 to v1.4.0 join two messages by ". ", even where one of them is empty.
+    # v1.0.4 to v1.4.0 join two messages, even empty ones: ". b" is "b", and "a. " is "a".
     return re.sub(r"\A\. |\. \Z", "", text)
 
 
@@ -496,7 +486,8 @@ def _to_desired_state(state: int | str) -> str:
     return _to_word(state, _DESIRED_STATES)
 
 
-def _to_label(text: Any) -> str:
+def _to_text(text: Any) -> str:
+    """A value of a map of text; null is "" there, as in Go."""
     if text is not None and type(text) is not str:
         raise _expected((str,), text)
     return text or ""
@@ -519,7 +510,7 @@ _read_s3 = _record(S3StorageSpec, _S3)
 _STORAGE = {
     **_plain(StorageSpec),
     "s3": _member("s3", dict, convert=_read_s3),
-    "metadata": _map("metadata", _to_label),
+    "metadata": _map("metadata", _to_text),
 }
 _read_storage = _record(StorageSpec, _STORAGE)
 _OUTPUT = {
@@ -546,10 +537,11 @@ _read_shard = _fields(_SHARD)
 def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """The shards on a node, by their index."""
     _check_number(len(shards))
-    return {
-        _read_at(key, _to_index, key): _read_at(key, _read_shard, shard)
-        for key, shard in shards.items()
-    }
+    found = {}
+    for key, shard in shards.items():
+        index = _read_at(key, _to_index, key)
+        found[index] = _read_at(key, _read_shard, shard)
+    return found
 
 
 def _to_index(key: str) -> int:
@@ -643,17 +635,17 @@ def _from_state(value: dict[str, Any]) -> JobState:
     """The operation's own document, which has executions by node, by shard, or in one list."""
     names = {_folded(name) for name in value}
     if names and not names.intersection(map(_folded, _STATE)):
+        # A Job printed alone would else read as one to which nothing has happened.
         raise _Mismatch("nothing in it belongs to a job's state")
     state = _read_state(value)
     nodes = state.pop("nodes", {})
     executions = list(state.pop("executions", ()))
-    for shard in state.pop("shards", {}).values():  # v0.3.20 to v0.3.23
+    for shard in state.pop("shards", {}).values():
         executions.extend(shard.get("executions", ()))
-    if nodes:  # to v0.3.19, without a word about the job itself
+    if nodes or not (state or executions):
+        # Up to v0.3.19 there are only nodes, and at first none: {} is a job that is New.
         executions = _from_nodes(nodes)
         state["state"] = _job_state(executions)
-    elif not state and not executions:  # nothing has happened yet
-        state["state"] = "New"
     return JobState(**state, executions=tuple(executions))
 
 
@@ -673,7 +665,7 @@ def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
 
 def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
     """What the numbers of these shards mean."""
-    # v0.2.5 says {"State": 7, "ShardIndex": 0, ...}, v0.2.6 only {"State": 7, ...}.
+    # v0.2.5 writes an index of 0, {"State": 7, "ShardIndex": 0}; v0.2.6 leaves it out.
     writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
     return _SHARD_STATES_TO_V0_2_5 if writes_zero else _SHARD_STATES
 
@@ -682,8 +674,8 @@ def _job_state(shards: list[ExecutionState]) -> str:
     """The state of a job by those of its shards: up to v0.3.19 no server sends one."""
     states = {shard.state for shard in shards}
     # Cancelled is the end of a node's bid, not of the job; losers may stay Bidding for ever.
-    active = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if active:
+    is_active = states - {"", "Bidding", "Cancelled", "Error", "Completed"}  # a new word is
+    if is_active:
         return "InProgress"
     for state in ("Error", "Completed"):
         if state in states:
@@ -709,9 +701,8 @@ def _execution_states(server_version: str) -> dict[int, str]:
     if not version:
         return _STATES_OF_ANY_RELEASE
     release = tuple(int(number) for number in version.group(1, 2, 3))
-    is_unnumbered = release == (0, 0, 0)  # a build without a version
-    is_between = release == (1, 5, 1) and version[4] is not None  # a build on the way to v1.5.2
-    if is_unnumbered or is_between:
+    # A build without a version, or on the way from v1.5.1 to v1.5.2, can have either numbers.
+    if release == (0, 0, 0) or (release == (1, 5, 1) and version[4]):
         return _STATES_OF_ANY_RELEASE
     return _STATES_TO_V1_5_1 if release < (1, 5, 2) else _STATES
 
@@ -752,7 +743,7 @@ _read_answer = _fields(_ANSWER)
 def _from_answer(document: Any, server_version: str) -> tuple[JobState, str]:
     """The job's state, and its name if the newer API tells one."""
     answer = _read_answer(document)
-    if "state" in answer:
+    if "state" in answer:  # a JobState already; a Job waits for the words of its release
         return answer["state"], ""
     job = answer.get("job", {})
     if not job.get("job_id"):
@@ -778,9 +769,12 @@ def _refuse_constant(name: str) -> None:
 def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
     """Decodes an answer, which has to be about the job that was asked for."""
     parsed = _parse(document)
-    state, name = _from_answer(parsed, server_version)
-    is_asked_for = state.job_id.startswith(asked) or name == asked  # any is, if `asked` is ""
-    if state.job_id and not is_asked_for:
+    try:
+        state, name = _from_answer(parsed, server_version)
+    finally:
+        _folded.cache_clear()  # the names that a server sends are not kept
+    is_another = not state.job_id.startswith(asked) and name != asked
+    if asked and state.job_id and is_another:
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -807,26 +801,34 @@ _TOO_LARGE = "the answer is over 16 MiB"
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
 
-def _seconds_left(deadline: float) -> float:
-    """The seconds until a deadline, which is a time of time.monotonic."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("timed out")
-    return left
+class _Deadline:
+    """The end of the time that a call has."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """The seconds until then. TimeoutError if there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+    def halved(self) -> _Deadline:
+        """The end of half of the time that is left."""
+        return _Deadline((self._end - time.monotonic()) / 2)
 
 
 class _DeadlineSocket(io.RawIOBase):
     """A socket, as far as http.client reads from one; each step has the time that is left."""
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
         self._sock = sock
-        self._deadline = deadline
-
-    def halve_time(self) -> None:
-        self._deadline = (time.monotonic() + self._deadline) / 2
+        self.deadline = deadline
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.settimeout(self.deadline.left())
         self._sock.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -836,17 +838,17 @@ class _DeadlineSocket(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.settimeout(self.deadline.left())
         return self._sock.recv_into(buffer)
 
 
-def _dial(peer: urllib.parse.SplitResult, deadline: float) -> socket.socket:
+def _dial(peer: urllib.parse.SplitResult, deadline: _Deadline) -> socket.socket:
     """Connects to the first address that answers; they share the time."""
     port = peer.port or _PORTS[peer.scheme]
     addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
     failure = OSError("the host has no address")
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-        share = _seconds_left(deadline) / (len(addresses) - tried)
+        share = deadline.left() / (len(addresses) - tried)
         try:
             return _connect(socket.socket(family, kind, protocol), address, share)
         except OSError as error:  # this machine has no IPv6, perhaps
@@ -868,7 +870,10 @@ def _connect(sock: socket.socket, address: Any, timeout: float) -> socket.socket
 def _sent(
     sock: Any, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
 ) -> Iterator[http.client.HTTPResponse]:
-    """Sends a request, no part of which has a line end in it; yields the answer, its head read."""
+    """Sends a request and yields the answer, whose head is read.
+
+    That no part of the request has a line end in it has been checked.
+    """
     lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
@@ -880,8 +885,8 @@ def _sent(
 class _Server:
     """A server, and the way to it: directly, or through a proxy.
 
-    Of http.client this uses HTTPResponse, which reads an answer from what looks like a socket. Its
-    `begin` is not documented; if it goes, that is an AttributeError, never a deadline less.
+    What http.client and urllib do not document and this file uses are HTTPResponse.begin and
+    proxy_bypass. If one of them goes, that is an AttributeError, and no protection is lost.
     """
 
     def __init__(self, url: str, proxy: _Proxy | None, context: ssl.SSLContext | None) -> None:
@@ -891,36 +896,34 @@ class _Server:
         self._context = context
 
     def exchange(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: float
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
     ) -> tuple[http.client.HTTPResponse, bytearray]:
-        """The answer, whose body is read: of one other than 200, as much as can be."""
+        """Sends a request; returns the answer and its body, or what can be read of a refusal's."""
         headers = {"Host": self._address.netloc, **headers}
         if body:
             headers["Content-Length"] = str(len(body))
-        target = self._address.path + path
         if self.proxy and self._address.scheme == "http":
             headers.update(self.proxy.headers)
             target = self.url + path
+        else:
+            target = self._address.path + path
         with contextlib.closing(self._open(deadline)) as sock:
             deadline_sock = _DeadlineSocket(sock, deadline)
             with _sent(deadline_sock, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                deadline_sock.halve_time()  # the other half is for the next route
+                # The body of a refusal only explains it: half of the time is for the next route.
+                deadline_sock.deadline = deadline.halved()
                 return answer, _read_start(answer)
 
-    def _open(self, deadline: float) -> socket.socket:
+    def _open(self, deadline: _Deadline) -> socket.socket:
         """A socket to the server, or to the proxy that passes on what is sent."""
-        peer = self.proxy.address if self.proxy else self._address
-        sock = _dial(peer, deadline)
+        sock = _dial(self.proxy.address if self.proxy else self._address, deadline)
         try:
-            if self.proxy and self._address.scheme == "https":
-                self._open_tunnel(_DeadlineSocket(sock, deadline), self.proxy)
-                peer = self._address
-            if peer.scheme == "https":
-                sock.settimeout(_seconds_left(deadline))  # for the whole handshake
-                host = (peer.hostname or "").rstrip(".")
-                sock = self._tls_context().wrap_socket(sock, server_hostname=host)
+            if self._address.scheme == "https":
+                if self.proxy:
+                    self._open_tunnel(_DeadlineSocket(sock, deadline), self.proxy)
+                sock = self._secure(sock, deadline)
         except BaseException:
             sock.close()
             raise
@@ -932,27 +935,37 @@ class _Server:
             if answer.status != 200:
                 raise OSError(f"it refuses a tunnel: {answer.status} {answer.reason}")
 
-    def _tls_context(self) -> ssl.SSLContext:
+    def _secure(self, sock: socket.socket, deadline: _Deadline) -> ssl.SSLSocket:
         if self._context is None:
             self._context = ssl.create_default_context()  # takes 16 ms, so once
-        return self._context
+        sock.settimeout(deadline.left())  # for the whole handshake
+        host = (self._address.hostname or "").rstrip(".")
+        return self._context.wrap_socket(sock, server_hostname=host)
 
 
-def _declared_length(response: http.client.HTTPResponse) -> int | None:
-    """The length of a body, None if it ends with its last chunk, or with the connection."""
-    lengths = {value.strip() for value in response.headers.get_all("Content-Length", [])}
-    codings = [value.lower() for value in response.headers.get_all("Transfer-Encoding", [])]
-    encodings = {value.lower() for value in response.headers.get_all("Content-Encoding", [])}
-    if codings not in ([], ["chunked"]) or encodings - {"identity"}:
+def _is_chunked(answer: http.client.HTTPResponse) -> bool:
+    """Whether the body comes in chunks; any other coding is refused."""
+    codings = [value.lower() for value in answer.headers.get_all("Transfer-Encoding", [])]
+    encodings = {value.lower() for value in answer.headers.get_all("Content-Encoding", [])}
+    is_chunked = codings == ["chunked"]
+    if (codings and not is_chunked) or encodings - {"identity"}:
         raise OSError("the answer has a coding that was not asked for")
+    return is_chunked
+
+
+def _declared_length(answer: http.client.HTTPResponse) -> int | None:
+    lengths = {value.strip() for value in answer.headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
-    return int(lengths.pop()) if lengths and not codings else None
+    return int(lengths.pop()) if lengths else None
 
 
 def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     """The body of an answer. What is refused here, http.client would not mind."""
+    is_chunked = _is_chunked(answer)
     declared = _declared_length(answer)
+    if is_chunked:  # then it counts no more
+        declared = None
     if declared is not None and declared > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     body = bytearray()
@@ -960,8 +973,8 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     is_short = declared is not None and len(body) < declared
-    # http.client takes an end within the headers for their end: no length, no chunks, no body.
-    has_no_end = not body and declared is None and "Transfer-Encoding" not in answer.headers
+    # A head that is cut short is a whole one to http.client, but neither has a length nor a body.
+    has_no_end = declared is None and not is_chunked and not body
     if is_short or has_no_end:
         raise OSError("the answer was cut short")
     return body
@@ -971,7 +984,8 @@ def _read_start(answer: http.client.HTTPResponse) -> bytearray:
     """The start of a body, or what can be read of it."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        _read_to(2 * _MAX_BODY, answer, body)  # a secret at the cut is hidden, too
+        # Twice what is shown, so that a secret is whole where it is cut, and can be hidden.
+        _read_to(2 * _MAX_BODY, answer, body)
     return body
 
 
@@ -990,7 +1004,7 @@ def _read_to(limit: int, answer: http.client.HTTPResponse, body: bytearray) -> N
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}  # what Go's strconv.ParseBool takes
 _FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # and no flag at all
 _FRAMING = {"connection", "content-length", "expect", "trailer", "transfer-encoding", "upgrade"}
-_FRAMING.add("t" + "e")  # in two, because spelling checkers take it for a typo
+_FRAMING.add("te")  # codespell:ignore te
 _LABEL = "[0-9A-Za-z_-]{1,63}"
 _HOST = rf"{_LABEL}(\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\]"
 _URL = rf"(?i:https?)://({_HOST})(:[0-9]{{1,5}})?(/[!-~]*)?"
@@ -1056,27 +1070,31 @@ def _usable_url(name: str, url: str) -> str:
         raise refusal
     try:
         parts = urllib.parse.urlsplit(url)
-        port = parts.port
-    except ValueError:  # no IPv6 address, or a port above 65535
+        if parts.port == 0:
+            raise refusal
+        if parts.netloc.startswith("["):
+            socket.inet_pton(socket.AF_INET6, parts.hostname or "")
+    except (OSError, ValueError):  # no IPv6 address, or a port above 65535
         raise refusal from None
-    if port == 0:
-        raise refusal
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
 class _Proxy:
-    """A proxy, and the header by which it knows its user."""
+    """A proxy, and the header by which it knows its user.
+
+    Its URL is [http://][user:password@]host[:port]. One that is asked over TLS is not supported.
+    """
 
     def __init__(self, url: str) -> None:
         scheme, _, rest = url.rpartition("://")
         user_info, _, address = rest.rpartition("@")
-        url = _usable_url("the proxy", f"{scheme or 'http'}://{address}")
-        self.address = urllib.parse.urlsplit(url)
+        if scheme not in ("", "http"):
+            raise ValueError("a proxy has to be an http:// one")
+        self.address = urllib.parse.urlsplit(_usable_url("proxy", f"http://{address}"))
+        user, _, password = map(urllib.parse.unquote, user_info.partition(":"))
         self.headers = {}
-        user, _, password = user_info.partition(":")
-        if user and password:
-            unquote = urllib.parse.unquote
-            self.headers["Proxy-Authorization"] = _basic(unquote(user), unquote(password))
+        if user and password:  # urllib sends nothing if one is missing
+            self.headers["Proxy-Authorization"] = _basic(user, password)
 
 
 def _basic(user: str, password: str) -> str:
@@ -1094,7 +1112,8 @@ def _environment_proxy(server_url: str) -> _Proxy | None:
     try:
         return _Proxy(url) if url else None
     except ValueError:
-        message = f"no answer from {_shorten(server_url)}: its proxy in the environment is no URL"
+        problem = "the environment names a proxy for it that is not http://host:port"
+        message = f"no answer from {_shorten(server_url)}: {problem}"
         raise TransportError(message, url=server_url) from None
 
 
@@ -1112,7 +1131,7 @@ def _environment_url() -> str:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    if "://" not in host:
+    if "://" not in host:  # but a host, host:port, ::1 or [::1]:port
         is_ipv6 = host.count(":") > 1 and not host.startswith("[")
         host = f"[{host}]" if is_ipv6 else host
         host = ("https://" if tls in _TRUE else "http://") + host  # a URL keeps its own scheme
@@ -1174,7 +1193,7 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
 
 
 class _Call:
-    """All that a caller can choose, checked. It makes the errors, which repeat no credential."""
+    """All that a caller can choose, checked, and the secrets that no error may repeat."""
 
     def __init__(
         self,
@@ -1191,7 +1210,8 @@ class _Call:
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
-        if server_url is None or trusts_environment:  # credentials that go to no other server
+        # The environment's credentials are for its own server; the command says where else.
+        if server_url is None or trusts_environment:
             self.headers = {**_environment_credentials(), **self.headers}
             ssl_context = ssl_context or _environment_context()
         self.server = _Server(url, _environment_proxy(url), ssl_context)
@@ -1209,18 +1229,6 @@ class _Call:
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
-
-    def error(
-        self,
-        kind: Callable[..., _Error],
-        start: str,
-        url: str,
-        words: str,
-        body: str = "",
-        **details: Any,
-    ) -> _Error:
-        message = f"{start} {_shorten(url)}: {self.hide(words)}"
-        return kind(message, body=self.hide(body)[:_MAX_BODY], url=url, **details)
 
     def as_cause(self, error: Exception) -> Exception | None:
         """The error as a cause, unless its text quotes a credential."""
@@ -1248,45 +1256,38 @@ class _Answer:
     """What came back on a route. Of the body of a refusal, as much as could be read."""
 
     def __init__(
-        self,
-        call: _Call,
-        route: tuple[str, str],
-        url: str,
-        head: http.client.HTTPResponse,
-        body: bytearray,
+        self, call: _Call, route: tuple[str, str], url: str, head: Any, body: bytearray
     ) -> None:
         self.call = call
         self.route = route
         self.url = url
-        self.status = head.status
-        self.reason = head.reason
-        self.headers = head.headers
+        self.status: int = head.status
+        self.head: http.client.HTTPResponse = head
         self.body = body
         self.text = body[: 2 * _MAX_BODY].decode("utf-8", "replace")
 
     def response(self) -> StateResponse:
         """The state in an answer of 200."""
-        version = self.headers.get("X-Bacalhau-Git-Version", "")
+        version = self.head.headers.get("X-Bacalhau-Git-Version", "").strip()
         try:
             return _decode(self.body, version, self.call.request.job_id)
         except _DECODING_ERRORS as error:
-            failure = self.call.error(
-                DecodeError,
-                "the answer from",
-                self.url,
-                f"not a job's state: {error}",
-                self.text,
+            hide = self.call.hide
+            raise DecodeError(
+                hide(f"the answer from {_shorten(self.url)} is not a job's state: {error}"),
+                path=hide(getattr(error, "path", "")),
                 status_code=200,
-                path=self.call.hide(getattr(error, "path", "")),
-            )
-            raise failure from self.call.as_cause(error)
+                body=hide(self.text)[:_MAX_BODY],
+                url=self.url,
+            ) from self.call.as_cause(error)
 
     def is_missing_route(self) -> bool:
         """Whether this refusal means that the server does not have the route."""
         if self.status in (404, 405):
             return not re.search(_JOB_STORE, self.text)
         if self.status in (403, 500):
-            # A server with users (v1.7+) says so of every route that it does not have.
+            # Of any route that it does not have, a server with users (v1.7+) says: "user 'x' does
+            # not have the required capability".
             return self.route == _REQUESTER and "capability" in self.text
         return self.status == 410
 
@@ -1295,21 +1296,19 @@ class _Answer:
         kind = {400: BadRequest, 500: InternalServerError}.get(self.status, SDKError)
         if self.status in _UNKNOWN_JOB and re.search(_UNKNOWN_JOB[self.status], self.text):
             kind = JobNotFound
-        seconds = self.headers.get("Retry-After", "").strip()
-        return self.call.error(
-            kind,
-            f"HTTP {self.status} from",
-            self.url,
-            self.words(),
-            self.text,
+        seconds = self.head.headers.get("Retry-After", "").strip()
+        return kind(
+            self.call.hide(f"HTTP {self.status} from {_shorten(self.url)}: {self.words()}"),
             status_code=self.status,
+            body=self.call.hide(self.text)[:_MAX_BODY],
+            url=self.url,
             retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
         )
 
     def words(self) -> str:
         """What a refusal says."""
         if 300 <= self.status < 400:
-            return f"a redirect to {self.headers.get('Location', 'nowhere')}, which is not followed"
+            return f"a redirect to {self.head.headers.get('Location', '')}, which is not followed"
         said = {}
         with contextlib.suppress(*_DECODING_ERRORS):  # up to v1.0.3 it is plain text
             said = _read_refusal(json.loads(self.text))
@@ -1318,17 +1317,16 @@ class _Answer:
         if message and message in error:
             error = ""
         words = ": ".join(filter(None, (message, error, reason)))
-        return words or self.text.strip() or self.reason or "no reason given"
+        return words or self.text.strip() or self.head.reason or "no reason given"
 
 
-def _lists_executions(response: StateResponse) -> bool:
-    """Whether it is complete: before v1.2.2 the newer API lists no executions."""
+def _is_complete(response: StateResponse) -> bool:
+    """Whether it lists the executions: before v1.2.2 the newer API does not."""
     names = {_folded(name) for name, value in response.raw.items() if value is not None}
     return "state" in names or "executions" in names
 
 
-def _put(call: _Call, route: tuple[str, str], seconds: float, deadline: float) -> _Answer:
-    """Puts the question on one route."""
+def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Answer:
     method, path = route
     job_id = call.request.job_id
     path = path.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
@@ -1338,18 +1336,21 @@ def _put(call: _Call, route: tuple[str, str], seconds: float, deadline: float) -
     try:
         head, body = call.server.exchange(method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as error:
-        raise _no_answer(call, url, seconds, error) from call.as_cause(error)
+        failure = _no_answer(call, url, deadline, error)
+        raise failure from call.as_cause(error)
     return _Answer(call, route, url, head, body)
 
 
-def _no_answer(call: _Call, url: str, seconds: float, error: Exception) -> TransportError:
-    start = "no complete answer through the proxy from"
-    if not call.server.proxy:
-        start = "no complete answer from"
+def _no_answer(call: _Call, url: str, deadline: _Deadline, error: Exception) -> TransportError:
+    kind = TransportError
+    words = _network_words(error)
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before 3.10
-        return call.error(TransportTimeout, start, url, f"timed out after {seconds:g} s")
-    failure = call.error(TransportError, start, url, _network_words(error))
-    failure._can_pass = not isinstance(error, ssl.SSLCertVerificationError)
+        kind = TransportTimeout
+        words = f"timed out after {deadline.seconds:g} s"
+    way = " through the proxy" if call.server.proxy else ""
+    message = f"no complete answer{way} from {_shorten(url)}: {words}"
+    failure = kind(call.hide(message), url=url)
+    failure._is_transient = not isinstance(error, ssl.SSLCertVerificationError)
     return failure
 
 
@@ -1370,27 +1371,37 @@ def _network_words(error: Exception) -> str:
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Asks on one route after the other until one answers, within so many seconds in all."""
-    deadline = time.monotonic() + seconds
-    incomplete = None  # an answer without executions, if no route lists them
+    deadline = _Deadline(seconds)
+    routes = list(call.routes)
     refusals = []
-    for route in list(call.routes):
-        answer = _put(call, route, seconds, deadline)
+    while routes:
+        route = routes.pop(0)
+        answer = _ask_route(call, route, deadline)
         if answer.status == 200:
             response = answer.response()
-            if _lists_executions(response):
-                call.prefer(route)
-                return response
-            incomplete = response
-            continue
+            if not _is_complete(response):
+                return _completed(response, call, routes, deadline)
+            call.prefer(route)
+            return response
         refusal = answer.refusal()
-        if incomplete and not _passes(refusal):  # this route can add nothing
-            continue
         if not answer.is_missing_route():
             raise refusal
         refusals.append(refusal)
-    if incomplete:
-        return incomplete
     raise _no_route(refusals) from refusals[-1]
+
+
+def _completed(
+    response: StateResponse, call: _Call, routes: list[tuple[str, str]], deadline: _Deadline
+) -> StateResponse:
+    """A complete answer from one of the other routes; if none answers, the one that there is."""
+    for route in routes:
+        with contextlib.suppress(SDKError):
+            answer = _ask_route(call, route, deadline)
+            if answer.status == 200:
+                response = answer.response()
+                call.prefer(route)
+                break
+    return response
 
 
 def _no_route(refusals: list[SDKError]) -> SDKError:
@@ -1405,10 +1416,10 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
     )
 
 
-def _passes(error: SDKError) -> bool:
-    """Whether asking again can help."""
+def _is_transient(error: SDKError) -> bool:
+    """Whether it can help to ask again."""
     if isinstance(error, TransportError):
-        return error._can_pass
+        return error._is_transient
     status = error.status_code or 0
     return status in (408, 425, 429) or 502 <= status <= 599
 
@@ -1494,8 +1505,9 @@ class _Wait:
         try:
             response = _ask(self.call, seconds)
         except SDKError as error:
-            was_cut = isinstance(error, TransportTimeout) and seconds < self.call.timeout
-            if not was_cut:  # by the limit: then what was there before says more
+            is_cut = isinstance(error, TransportTimeout) and seconds < self.call.timeout
+            # A time-out because `limit` left it no time says less than what was there before.
+            if not is_cut:
                 self.on_failure(error)
             return None
         self.on_answer(response)
@@ -1511,7 +1523,7 @@ class _Wait:
         self.failure = error
         self.failures += 1
         is_hopeless = self.limit is None and self.failures > _MOST_FAILURES
-        if is_hopeless or not _passes(error):
+        if is_hopeless or not _is_transient(error):
             raise error
 
     def ran_out(self) -> WaitTimeout:
@@ -1525,7 +1537,7 @@ class _Wait:
                 why += f": {_one_line(self.last.state.status, _MAX_MESSAGE)}"
         job_id = _shorten(self.call.request.job_id, 99)
         words = f"the job {job_id} has not ended within {self.limit:g} s: {why}"
-        return WaitTimeout(words, response=self.last)
+        return WaitTimeout(self.call.hide(words), response=self.last)
 
 
 def _runs_on(state: JobState) -> bool:
@@ -1622,6 +1634,7 @@ def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
 def _cells(execution: ExecutionState) -> list[str]:
     output = execution.run_output
     code = output.exit_code if output else 0
+    # That of a program which still runs is 0, too.
     has_code = code != 0 or (output is not None and execution.state == "Completed")
     return [
         execution.node_id,
@@ -1690,17 +1703,17 @@ class _WaitAloud(_Wait):
     def on_answer(self, response: StateResponse) -> None:
         if self.failure:
             _say("the server answers again")
-        is_news = self.last is None or response.state.state != self.last.state.state
-        is_first_and_last = self.last is None and _has_ended(response.state)
-        if is_news and not is_first_and_last:
+        before = self.last.state.state if self.last else None
+        is_told_anyway = before is None and _has_ended(response.state)  # on standard output
+        if response.state.state != before and not is_told_anyway:
             job_id = _shorten(self.call.request.job_id, 99)
             _say(f"{job_id}: {response.state.state or 'no state yet'}")
         super().on_answer(response)
 
     def on_failure(self, error: SDKError) -> None:
-        answered_before = self.failure is None
-        super().on_failure(error)
-        if answered_before:
+        is_first = self.failure is None
+        super().on_failure(error)  # which raises it if it ends the wait
+        if is_first:
             _say(f"no answer for now: {error}")
 
 
@@ -1763,8 +1776,14 @@ def _run(options: Any) -> int:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_demo_server()) if options.demo else options.server
         # Who names a server has also set the environment, so its credentials go there.
-        trusts = not options.demo
-        call = _Call(job_id, server, options.timeout, None, None, trusts_environment=trusts)
+        call = _Call(
+            job_id,
+            server,
+            options.timeout,
+            headers=None,
+            ssl_context=None,
+            trusts_environment=not options.demo,
+        )
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
         else:
