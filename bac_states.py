@@ -711,7 +711,7 @@ def _from_newer_job(
     job: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
 ) -> JobState:
     state = job.pop("state", {})
-    word = state.get("type", "")
+    word: str = state.get("type", "")
     return JobState(
         **job,
         state=_JOB_STATES.get(word, word),
@@ -723,11 +723,11 @@ def _from_newer_job(
 def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
     compute = execution.pop("compute", {})
     desired = execution.pop("desired", {})
-    messages = filter(None, [compute.get("message"), desired.get("message")])
+    messages = [compute.get("message", ""), desired.get("message", "")]
     return ExecutionState(
         **execution,
         state=_to_word(compute.get("type", ""), words),
-        status=". ".join(dict.fromkeys(messages)),  # two equal ones are said once
+        status=". ".join(dict.fromkeys(filter(None, messages))),  # two equal ones once
         desired_state=_to_desired_state(desired.get("type", "")),
     )
 
@@ -1200,8 +1200,8 @@ class _Call:
         request: str | StateRequest,
         server_url: str | None,
         timeout: float,
-        headers: Mapping[str, str] | None,
-        ssl_context: ssl.SSLContext | None,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         trusts_environment: bool = False,
     ) -> None:
         self.request = _usable_request(request)
@@ -1252,19 +1252,23 @@ _JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 about the job, not abou
 _UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # 404 since v1.5.0
 
 
+@dataclasses.dataclass
 class _Answer:
     """What came back on a route. Of the body of a refusal, as much as could be read."""
 
-    def __init__(
-        self, call: _Call, route: tuple[str, str], url: str, head: Any, body: bytearray
-    ) -> None:
-        self.call = call
-        self.route = route
-        self.url = url
-        self.status: int = head.status
-        self.head: http.client.HTTPResponse = head
-        self.body = body
-        self.text = body[: 2 * _MAX_BODY].decode("utf-8", "replace")
+    call: _Call
+    route: tuple[str, str]
+    url: str
+    head: http.client.HTTPResponse
+    body: bytearray
+
+    @property
+    def status(self) -> int:
+        return self.head.status
+
+    @property
+    def text(self) -> str:
+        return self.body[: 2 * _MAX_BODY].decode("utf-8", "replace")
 
     def response(self) -> StateResponse:
         """The state in an answer of 200."""
@@ -1666,7 +1670,7 @@ def _last_words(execution: ExecutionState) -> list[str]:
     return [f"{_one_line(execution.node_id)}, standard error:", *lines]
 
 
-def _output(state: JobState) -> str:
+def _print_output(state: JobState) -> None:
     """What the programs of completed executions wrote to standard output."""
     completed = [execution for execution in state.executions if execution.state == "Completed"]
     outputs = [execution.run_output for execution in completed if execution.run_output]
@@ -1675,8 +1679,9 @@ def _output(state: JobState) -> str:
     if any(output.stdout_truncated for output in outputs):
         _say("the server kept only a part of this output")
     text = "".join(output.stdout for output in outputs)
-    is_terminal = hasattr(sys.stdout, "isatty") and sys.stdout.isatty()
-    return "\n".join(map(_escape, text.split("\n"))) if is_terminal else text
+    if hasattr(sys.stdout, "isatty") and sys.stdout.isatty():
+        text = "\n".join(map(_escape, text.split("\n")))
+    _print(sys.stdout, text)
 
 
 def _say(message: str) -> None:
@@ -1703,9 +1708,11 @@ class _WaitAloud(_Wait):
     def on_answer(self, response: StateResponse) -> None:
         if self.failure:
             _say("the server answers again")
-        before = self.last.state.state if self.last else None
-        is_told_anyway = before is None and _has_ended(response.state)  # on standard output
-        if response.state.state != before and not is_told_anyway:
+        if self.last is None:
+            is_news = not _has_ended(response.state)  # an end is printed as the answer
+        else:
+            is_news = response.state.state != self.last.state.state
+        if is_news:
             job_id = _shorten(self.call.request.job_id, 99)
             _say(f"{job_id}: {response.state.state or 'no state yet'}")
         super().on_answer(response)
@@ -1773,17 +1780,10 @@ def _options(argv: list[str] | None) -> Any:
 def _run(options: Any) -> int:
     """Asks, prints the answer, returns the exit code."""
     job_id = _DEMO_JOB if options.job_id is None else options.job_id
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_demo_server()) if options.demo else options.server
+    server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
+    with server as url:
         # Who names a server has also set the environment, so its credentials go there.
-        call = _Call(
-            job_id,
-            server,
-            options.timeout,
-            headers=None,
-            ssl_context=None,
-            trusts_environment=not options.demo,
-        )
+        call = _Call(job_id, url, options.timeout, trusts_environment=not options.demo)
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
         else:
@@ -1792,7 +1792,7 @@ def _run(options: Any) -> int:
         answer = {"state": response.state, "server_version": response.server_version}
         _print(sys.stdout, json.dumps(answer, default=vars, indent=2) + "\n")
     elif options.output:
-        _print(sys.stdout, _output(response.state))
+        _print_output(response.state)
     else:
         _print(sys.stdout, _table(response.state, call.request.job_id) + "\n")
     return code
@@ -1811,8 +1811,12 @@ def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
 
 
 # How the command spells the arguments.
-_SPELLED = {"job_id": "JOB_ID", "server_url": "--server", "limit": "--wait-timeout"}
-_SPELLED["timeout"] = "--timeout"
+_SPELLED = {
+    "job_id": "JOB_ID",
+    "server_url": "--server",
+    "timeout": "--timeout",
+    "limit": "--wait-timeout",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -1828,11 +1832,11 @@ def main(argv: list[str] | None = None) -> int:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
-        argument, _, problem = str(error).partition(" ")  # so do all of them begin
+        argument, _, problem = str(error).partition(" ")  # each begins with what is wrong
         _say(f"{_SPELLED.get(argument, argument)} {problem}")
         return 2
     except OSError as error:
-        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # so says Windows
+        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # EINVAL on Windows
             return 141
         _say(f"cannot write to standard output: {error.strerror or error}")
         return 1
@@ -1850,11 +1854,18 @@ def _run_as_program() -> int:
             os.kill(os.getpid(), signal.SIGINT)  # so that a shell's loop around it ends as well
         return 130
     finally:
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            try:
-                stream.flush()
-            except OSError:  # the interpreter would try again when it ends, and complain
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _flush(sys.stdout)
+        _flush(sys.stderr)
+
+
+def _flush(stream: Any) -> None:
+    """Flushes a stream. One that fails is pointed at nothing, for Python tries again at its end."""
+    if stream is None:  # closed
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":
