@@ -2028,13 +2028,14 @@ def test_content_type_user_agent_and_framing_stay_ours(serve, spelling):
 
 BAD_URLS = [
     *["", " ", "h", "h:1234", "//h", "http:", "http:/h", "http://", "http:///path", "http://:80"],
-    *["ftp://h", "file:///etc/passwd", "http+unix://h", "http://[zz]", "http://h%2e"],
+    *["ftp://h", "file:///etc/passwd", "http+unix://h", "http://[zz]", "http://[1.2.3.4]"],
     *[f"http://me:{SECRET}@h", f"http://{SECRET}@h", f"http://h?token={SECRET}", "http://h/?"],
     *[f"http://h#{SECRET}", "http://h/#", f"http://h/{SECRET} path", " http://h", "http://h "],
     *[f"http://h\\{SECRET}", "http://h/a\\b", "http://h:0", "http://h:65536", "http://h:-1"],
     *["http://h:+80", "http://h:8_0", "http://h:abc", "http://h:１２", "http://h:" + "9" * 5000],
     *["http://hö", "http://h/é", "http://h/\x00", "http://h/\x7f", "http://h\n", "http://h\tt"],
     *["http://h/\r\nX-Injected: 1", "http://h..h", "http://.h", "http://[::1", "http://::1"],
+    *["http://[:::1]", "http://h%2e"],
 ]
 GOOD_URLS = [
     *["http://h", "HTTP://H", "https://h", "https://a-b.c_d.test:443/", "http://127.0.0.1:65535"],
@@ -2118,10 +2119,10 @@ def test_a_proxy_of_the_environment_is_used_if_it_speaks_http(monkeypatch, serve
     assert (request.method, request.path) == ("POST", "http://h.test:8/a/requester/states")
     assert request.headers["host"] == "h.test:8"
     assert request.headers["connection"] == "close"
-    for kind in ("socks5", "socks4a", "ftp", "quic"):
+    for kind, scheme in itertools.product(("socks5", "ftp", "quic", "https"), ("http", "https")):
         proxy = serve(job_is())
-        monkeypatch.setenv("http_proxy", f"{kind}://127.0.0.1:{proxy.port}")
-        error_of(TransportError, bac_states.get, JOB, server_url="http://h.test")
+        monkeypatch.setenv(f"{scheme}_proxy", f"{kind}://me:{SECRET}@127.0.0.1:{proxy.port}")
+        error_of(TransportError, bac_states.get, JOB, server_url=f"{scheme}://h.test")
         assert proxy.requests == []
 
 
@@ -2738,14 +2739,15 @@ def test_retry_after_is_honoured_for_five_minutes_at_the_most(serve, clock, head
 
 
 def test_a_limit_ends_a_wait_with_the_last_answer_its_state_and_its_status(serve, clock):
-    last = {"StateType": "Queued", "Message": "no node\nis free"}
+    last = {"StateType": "Queued", "Message": f"no node\nis free, {SECRET}"}
     pending = of_job(ID=NEWER_JOB, State={"StateType": "Pending"})
     server = serve(jobs=[json_reply(pending), json_reply(of_job(ID=NEWER_JOB, State=last))])
-    error = error_of(WaitTimeout, wait_for, server, NEWER_JOB, limit=10)
-    assert error.response.state == JobState(NEWER_JOB, "Queued", "no node\nis free")
+    headers = {"X-Token": SECRET}
+    error = error_of(WaitTimeout, wait_for, server, NEWER_JOB, limit=10, headers=headers)
+    assert error.response.state == JobState(NEWER_JOB, "Queued", last["Message"])
     assert isinstance(error, TimeoutError)
     assert 9 < sum(clock.pauses) <= 10
-    why = "it is Queued: no node is free"
+    why = "it is Queued: no node is free, ***"
     assert error.message == f"the job {NEWER_JOB} has not ended within 10 s: {why}"
 
 
@@ -2780,7 +2782,7 @@ QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL  Completed  0     ipfs://QmTVmC7J
 
 def asked_about(capsys, serve, document, *options, job_id="j"):
     """What the command says of such an answer."""
-    server = serve(json_reply(document, 200, "X-Bacalhau-Git-Version: v1.9.3"))
+    server = serve(json_reply(document, 200, "X-Bacalhau-Git-Version: v1.9.3 "))
     return command(capsys, job_id, "--server", server.url, *options)
 
 
