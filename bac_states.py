@@ -76,8 +76,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# Completed was 7 up to v1.5.1 and is 9 since; where the release is unknown, both stay numbers.
-_PERHAPS_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -91,6 +89,11 @@ def _shorten(text: str, limit: int = _MAX_PART) -> str:
     """The text, escaped, in `limit` characters at the most."""
     text = _escape(text[: limit + 1])  # one more, to see whether there is more
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _one_line(text: str, limit: int = _MAX_PART) -> str:
+    """A server's text on one line: each run of line ends and tabs becomes a blank."""
+    return _shorten(re.sub(r"[\r\n\t]+", " ", text).strip(), limit)
 
 
 # ---------------------------------------------------------------------------------------- errors
@@ -136,7 +139,7 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
-    _is_transient = True  # but for a certificate that is not trusted: waiting does not mend that
+    _is_untrusted = False  # whether it is about the server's certificate: no waiting mends that
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -300,7 +303,9 @@ class JobState:
 
         CompletedPartially and PartialError are no success; an earlier Failed attempt is no harm.
         """
-        completed = [one for one in self.executions if one.state in _PERHAPS_COMPLETED]
+        # Completed was 7 up to v1.5.1 and is 9 since; both stay numbers if the release is unknown.
+        perhaps = {"Completed", "7", "9"}
+        completed = [execution for execution in self.executions if execution.state in perhaps]
         return self.state == "Completed" and not any(map(_program_failed, completed))
 
     @property
@@ -344,8 +349,8 @@ class _Mismatch(ValueError):
     def prepend(self, key: str | int) -> None:
         """With the key Executions, the path [3].State becomes Executions[3].State."""
         step = f"[{key}]" if isinstance(key, int) else _shorten(str(key))
-        rest = self.path if self.path[:1] in ("", "[") else f".{self.path}"
-        self.path = step + rest
+        needs_dot = self.path and not self.path.startswith("[")
+        self.path = f"{step}.{self.path}" if needs_dot else f"{step}{self.path}"
 
 
 def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
@@ -399,21 +404,18 @@ def _folded(name: str) -> str:
 
 
 def _fields(members: Mapping[str, _Member]) -> _Read:
-    """A function that reads a JSON object: it returns the members that are known, by our names.
-
-    As in Go, null is absent, or an empty object where it is an element of an array or map.
-    """
+    """A function that reads a JSON object: it returns the members that are known, by our names."""
     known = {_folded(name): member for name, member in members.items()}
 
     def read(value: Any) -> dict[str, Any]:
-        if value is None:
+        if value is None:  # an element of an array or map, which Go would leave empty
             return {}
         if type(value) is not dict:
             raise _expected((dict,), value)
         fields = {}
         for name, item in value.items():
             member = known.get(_folded(name))
-            if member is None or item is None:
+            if member is None or item is None:  # a null member counts as absent
                 continue
             field, types, convert = member
             try:  # this is _read_at without the call, for most of the time goes by here
@@ -534,20 +536,20 @@ _SHARD = {**_EXECUTION, "state": _member("state", int, str)}  # a number up to v
 _read_shard = _fields(_SHARD)
 
 
+def _to_index(key: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", str(key)):
+        raise _Mismatch("expected a shard's index as the key")
+    return int(key)
+
+
 def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """The shards on a node, by their index."""
+    """The shards on a node. This is a map, too, but its keys are numbers."""
     _check_number(len(shards))
     found = {}
     for key, shard in shards.items():
         index = _read_at(key, _to_index, key)
         found[index] = _read_at(key, _read_shard, shard)
     return found
-
-
-def _to_index(key: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", str(key)):
-        raise _Mismatch("expected a shard's index as the key")
-    return int(key)
 
 
 _NODE = {"shards": _member("shards", dict, convert=_read_shards)}
@@ -583,7 +585,7 @@ def _read_result(value: dict[str, Any]) -> StorageSpec:
     result = _read_result_type(value)
     source = result.get("source", "")
     params = result.get("params", {})
-    if not source:
+    if not source:  # nothing was published; but the record is there
         return StorageSpec()
     if source.lower() == "s3":
         return StorageSpec(source, s3=_read_at("Params", _read_s3, params))
@@ -637,22 +639,24 @@ def _from_state(value: dict[str, Any]) -> JobState:
     if names and not names.intersection(map(_folded, _STATE)):
         # A Job printed alone would else read as one to which nothing has happened.
         raise _Mismatch("nothing in it belongs to a job's state")
-    state = _read_state(value)
-    nodes = state.pop("nodes", {})
-    executions = list(state.pop("executions", ()))
-    for shard in state.pop("shards", {}).values():
+    members = _read_state(value)
+    # Up to v0.3.19 there is nothing but nodes, and at first not even these: {} is a New job.
+    has_only_nodes = "nodes" in members or not members
+    nodes = members.pop("nodes", {})
+    shards = members.pop("shards", {})
+    executions = list(members.pop("executions", ()))
+    for shard in shards.values():
         executions.extend(shard.get("executions", ()))
-    if nodes or not (state or executions):
-        # Up to v0.3.19 there are only nodes, and at first none: {} is a job that is New.
+    if has_only_nodes:
         executions = _from_nodes(nodes)
-        state["state"] = _job_state(executions)
-    return JobState(**state, executions=tuple(executions))
+        members["state"] = _job_state(executions)
+    return JobState(**members, executions=tuple(executions))
 
 
 def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
     """An execution for each shard on each node."""
-    found = [shard for node in nodes.values() for shard in node.get("shards", {}).values()]
-    words = _shard_words(found)
+    all_shards = [shard for node in nodes.values() for shard in node.get("shards", {}).values()]
+    words = _shard_words(all_shards)
     executions = []
     for node_id, node in nodes.items():
         for index, shard in node.get("shards", {}).items():
@@ -665,7 +669,8 @@ def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
 
 def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
     """What the numbers of these shards mean."""
-    # v0.2.5 writes an index of 0, {"State": 7, "ShardIndex": 0}; v0.2.6 leaves it out.
+    # v0.2.5 writes an index of 0, {"State": 7, "ShardIndex": 0}; v0.2.6 leaves it out. Most jobs
+    # have one shard, with that index.
     writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
     return _SHARD_STATES_TO_V0_2_5 if writes_zero else _SHARD_STATES
 
@@ -673,13 +678,13 @@ def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
 def _job_state(shards: list[ExecutionState]) -> str:
     """The state of a job by those of its shards: up to v0.3.19 no server sends one."""
     states = {shard.state for shard in shards}
-    # Cancelled is the end of a node's bid, not of the job; losers may stay Bidding for ever.
-    is_active = states - {"", "Bidding", "Cancelled", "Error", "Completed"}  # a new word is
-    if is_active:
+    # Any other word, even one that is not known here, means that something still goes on.
+    if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
         return "InProgress"
     for state in ("Error", "Completed"):
         if state in states:
             return state
+    # A node's Cancelled is the end of its bid, not of the job; losers may stay Bidding for ever.
     return "InProgress" if "Bidding" in states else "New"
 
 
@@ -743,8 +748,8 @@ _read_answer = _fields(_ANSWER)
 def _from_answer(document: Any, server_version: str) -> tuple[JobState, str]:
     """The job's state, and its name if the newer API tells one."""
     answer = _read_answer(document)
-    if "state" in answer:  # a JobState already; a Job waits for the words of its release
-        return answer["state"], ""
+    if "state" in answer:
+        return answer["state"], ""  # made by _from_state; a Job has no JobState yet
     job = answer.get("job", {})
     if not job.get("job_id"):
         raise _Mismatch("it has no state, and no Job with an ID")
@@ -773,8 +778,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state, name = _from_answer(parsed, server_version)
     finally:
         _folded.cache_clear()  # the names that a server sends are not kept
-    is_another = not state.job_id.startswith(asked) and name != asked
-    if asked and state.job_id and is_another:
+    is_ours = state.job_id.startswith(asked) or name == asked  # any text starts with ""
+    if state.job_id and not is_ours:
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -885,8 +890,8 @@ def _sent(
 class _Server:
     """A server, and the way to it: directly, or through a proxy.
 
-    What http.client and urllib do not document and this file uses are HTTPResponse.begin and
-    proxy_bypass. If one of them goes, that is an AttributeError, and no protection is lost.
+    Not documented, but used here are HTTPResponse.begin and urllib's proxy_bypass. If one of them
+    goes, that is an AttributeError, never a protection less.
     """
 
     def __init__(self, url: str, proxy: _Proxy | None, context: ssl.SSLContext | None) -> None:
@@ -912,7 +917,7 @@ class _Server:
             with _sent(deadline_sock, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                # The body of a refusal only explains it: half of the time is for the next route.
+                # Its body only explains a refusal: the caller may need half of the time elsewhere.
                 deadline_sock.deadline = deadline.halved()
                 return answer, _read_start(answer)
 
@@ -973,7 +978,7 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     is_short = declared is not None and len(body) < declared
-    # A head that is cut short is a whole one to http.client, but neither has a length nor a body.
+    # http.client takes a head that was cut off for a whole one. It has no length, and no body.
     has_no_end = declared is None and not is_chunked and not body
     if is_short or has_no_end:
         raise OSError("the answer was cut short")
@@ -1131,11 +1136,12 @@ def _environment_url() -> str:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    if "://" not in host:  # but a host, host:port, ::1 or [::1]:port
-        is_ipv6 = host.count(":") > 1 and not host.startswith("[")
-        host = f"[{host}]" if is_ipv6 else host
-        host = ("https://" if tls in _TRUE else "http://") + host  # a URL keeps its own scheme
-    url = _usable_url("BACALHAU_API_HOST", host)
+    url = host
+    if "://" not in host:  # then it is host, host:port, ::1 or [::1]:port
+        is_bare_ipv6 = host.count(":") > 1 and not host.startswith("[")
+        scheme = "https" if tls in _TRUE else "http"
+        url = f"{scheme}://[{host}]" if is_bare_ipv6 else f"{scheme}://{host}"
+    url = _usable_url("BACALHAU_API_HOST", url)
     parts = urllib.parse.urlsplit(url)
     return url if parts.port else f"{parts.scheme}://{parts.netloc}:{port}{parts.path}"
 
@@ -1183,7 +1189,10 @@ def _routes(job_id: str) -> list[tuple[str, str]]:
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """The credentials in headers, which no error may repeat: whole, and as a mere token."""
+    """The credentials in headers, which no error may repeat: whole, and as a mere token.
+
+    Those of under 8 characters would mask innocent text.
+    """
     secrets = []
     for name, value in headers.items():
         if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
@@ -1206,7 +1215,7 @@ class _Call:
     ) -> None:
         self.request = _usable_request(request)
         self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
-        self.headers = _usable_headers(headers)
+        self.headers = _usable_headers(headers)  # they go before the environment's, after ours
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
@@ -1289,10 +1298,10 @@ class _Answer:
         """Whether this refusal means that the server does not have the route."""
         if self.status in (404, 405):
             return not re.search(_JOB_STORE, self.text)
-        if self.status in (403, 500):
+        if self.status in (403, 500) and self.route == _REQUESTER:
             # Of any route that it does not have, a server with users (v1.7+) says: "user 'x' does
             # not have the required capability".
-            return self.route == _REQUESTER and "capability" in self.text
+            return "capability" in self.text
         return self.status == 410
 
     def refusal(self) -> SDKError:
@@ -1326,7 +1335,7 @@ class _Answer:
 
 def _is_complete(response: StateResponse) -> bool:
     """Whether it lists the executions: before v1.2.2 the newer API does not."""
-    names = {_folded(name) for name, value in response.raw.items() if value is not None}
+    names = {name.lower() for name, value in response.raw.items() if value is not None}
     return "state" in names or "executions" in names
 
 
@@ -1354,7 +1363,7 @@ def _no_answer(call: _Call, url: str, deadline: _Deadline, error: Exception) -> 
     way = " through the proxy" if call.server.proxy else ""
     message = f"no complete answer{way} from {_shorten(url)}: {words}"
     failure = kind(call.hide(message), url=url)
-    failure._is_transient = not isinstance(error, ssl.SSLCertVerificationError)
+    failure._is_untrusted = isinstance(error, ssl.SSLCertVerificationError)
     return failure
 
 
@@ -1397,14 +1406,15 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 def _completed(
     response: StateResponse, call: _Call, routes: list[tuple[str, str]], deadline: _Deadline
 ) -> StateResponse:
-    """A complete answer from one of the other routes; if none answers, the one that there is."""
+    """The answer of one of the other routes; if they all refuse, the one that there is."""
     for route in routes:
-        with contextlib.suppress(SDKError):
-            answer = _ask_route(call, route, deadline)
-            if answer.status == 200:
-                response = answer.response()
-                call.prefer(route)
-                break
+        answer = _ask_route(call, route, deadline)
+        if answer.status == 200:
+            call.prefer(route)
+            return answer.response()
+        refusal = answer.refusal()
+        if _is_transient(refusal):  # it may still answer, and say how the executions ended
+            raise refusal
     return response
 
 
@@ -1423,7 +1433,7 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
 def _is_transient(error: SDKError) -> bool:
     """Whether it can help to ask again."""
     if isinstance(error, TransportError):
-        return error._is_transient
+        return not error._is_untrusted
     status = error.status_code or 0
     return status in (408, 425, 429) or 502 <= status <= 599
 
@@ -1509,8 +1519,8 @@ class _Wait:
         try:
             response = _ask(self.call, seconds)
         except SDKError as error:
+            # If `limit` cut its time, a time-out says less than what was there before.
             is_cut = isinstance(error, TransportTimeout) and seconds < self.call.timeout
-            # A time-out because `limit` left it no time says less than what was there before.
             if not is_cut:
                 self.on_failure(error)
             return None
@@ -1609,11 +1619,6 @@ def _demo_server() -> Iterator[str]:
             server.shutdown()
 
 
-def _one_line(text: str, limit: int = _MAX_PART) -> str:
-    """A server's text as a cell of the table: line ends and tabs are blanks."""
-    return _shorten(re.sub(r"[\r\n\t]+", " ", text).strip(), limit)
-
-
 def _table(state: JobState, asked: str) -> str:
     """A line for the job; a line for each execution; the last words of failed programs."""
     facts = [_one_line(state.job_id or asked), _one_line(state.state)]
@@ -1708,11 +1713,10 @@ class _WaitAloud(_Wait):
     def on_answer(self, response: StateResponse) -> None:
         if self.failure:
             _say("the server answers again")
-        if self.last is None:
-            is_news = not _has_ended(response.state)  # an end is printed as the answer
-        else:
-            is_news = response.state.state != self.last.state.state
-        if is_news:
+        is_first = self.last is None
+        is_change = self.last is None or self.last.state.state != response.state.state
+        is_printed_next = is_first and _has_ended(response.state)
+        if is_change and not is_printed_next:
             job_id = _shorten(self.call.request.job_id, 99)
             _say(f"{job_id}: {response.state.state or 'no state yet'}")
         super().on_answer(response)
@@ -1832,7 +1836,8 @@ def main(argv: list[str] | None = None) -> int:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
-        argument, _, problem = str(error).partition(" ")  # each begins with what is wrong
+        # Each begins with the name of an argument or variable (see the head of that section).
+        argument, _, problem = str(error).partition(" ")
         _say(f"{_SPELLED.get(argument, argument)} {problem}")
         return 2
     except OSError as error:
