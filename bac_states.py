@@ -231,6 +231,11 @@ def _program_failed(execution: ExecutionState) -> bool:
     return execution.run_output is not None and execution.run_output.exit_code > 0
 
 
+def _may_have_completed(execution: ExecutionState) -> bool:
+    """Completed was 7 up to v1.5.1 and is 9 since; both stay numbers if the release is unknown."""
+    return execution.state in ("Completed", "7", "9")
+
+
 @dataclasses.dataclass(frozen=True)
 class ExecutionState:
     """One attempt at the job on one node, or at one shard or partition of it.
@@ -303,9 +308,7 @@ class JobState:
 
         CompletedPartially and PartialError are no success; an earlier Failed attempt is no harm.
         """
-        # Completed was 7 up to v1.5.1 and is 9 since; both stay numbers if the release is unknown.
-        perhaps = {"Completed", "7", "9"}
-        completed = [execution for execution in self.executions if execution.state in perhaps]
+        completed = filter(_may_have_completed, self.executions)
         return self.state == "Completed" and not any(map(_program_failed, completed))
 
     @property
@@ -367,7 +370,7 @@ def _array(field: str, read: _Read) -> _Member:
     """A member that is an array, each element of which is read by `read`."""
 
     def read_array(items: list[Any]) -> tuple[Any, ...]:
-        _check_number(len(items))
+        _check_size(len(items))
         return tuple(_read_at(index, read, item) for index, item in enumerate(items))
 
     return _member(field, list, convert=read_array)
@@ -377,13 +380,14 @@ def _map(field: str, read: _Read) -> _Member:
     """A member that is an object whose keys are data, each value of which is read by `read`."""
 
     def read_map(items: dict[str, Any]) -> dict[str, Any]:
-        _check_number(len(items))
+        _check_size(len(items))
         return {key: _read_at(key, read, item) for key, item in items.items()}
 
     return _member(field, dict, convert=read_map)
 
 
-def _check_number(elements: int) -> None:
+def _check_size(elements: int) -> None:
+    """Decoding more would take longer than a call may."""
     if elements > _MAX_ELEMENTS:
         raise _Mismatch(f"{elements} elements are more than {_MAX_ELEMENTS}")
 
@@ -412,7 +416,7 @@ def _fields(members: Mapping[str, _Member]) -> _Read:
             return {}
         if type(value) is not dict:
             raise _expected((dict,), value)
-        fields = {}
+        found = {}
         for name, item in value.items():
             member = known.get(_folded(name))
             if member is None or item is None:  # a null member counts as absent
@@ -421,11 +425,11 @@ def _fields(members: Mapping[str, _Member]) -> _Read:
             try:  # this is _read_at without the call, for most of the time goes by here
                 if type(item) not in types:  # isinstance would take true for an integer
                     raise _expected(types, item)
-                fields[field] = convert(item) if convert else item
+                found[field] = convert(item) if convert else item
             except _Mismatch as error:
                 error.prepend(name)
                 raise
-        return fields
+        return found
 
     return read
 
@@ -467,8 +471,9 @@ def _to_utc(nanoseconds: int) -> str:
 
 
 def _to_status(text: str) -> str:
-    # v1.0.4 to v1.4.0 join two messages, even empty ones: ". b" is "b", and "a. " is "a".
-    return re.sub(r"\A\. |\. \Z", "", text)
+    """Without the joint that v1.0.4 to v1.4.0 leave where one of two messages is empty: ". b"."""
+    text = text[2:] if text.startswith(". ") else text
+    return text[:-2] if text.endswith(". ") else text
 
 
 def _numbered(*words: str) -> dict[int, str]:
@@ -544,7 +549,7 @@ def _to_index(key: str) -> int:
 
 def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """The shards on a node. This is a map, too, but its keys are numbers."""
-    _check_number(len(shards))
+    _check_size(len(shards))
     found = {}
     for key, shard in shards.items():
         index = _read_at(key, _to_index, key)
@@ -655,6 +660,7 @@ def _from_state(value: dict[str, Any]) -> JobState:
 
 def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
     """An execution for each shard on each node."""
+    # What the numbers mean is seen from all shards together.
     all_shards = [shard for node in nodes.values() for shard in node.get("shards", {}).values()]
     words = _shard_words(all_shards)
     executions = []
@@ -697,6 +703,7 @@ _STATES_TO_V1_5_1 = _numbered(*_EARLY_STATES, "BidRejected", "Completed", "Faile
 _STATES = _numbered(
     *_EARLY_STATES, "Running", "Publishing", "BidRejected", "Completed", "Failed", "Cancelled"
 )
+# Numbers that have one meaning in all releases; up to v1.5.1 there are none above 9.
 _STATES_OF_ANY_RELEASE = {**_numbered(*_EARLY_STATES), 10: "Failed", 11: "Cancelled"}
 
 
@@ -877,7 +884,7 @@ def _sent(
 ) -> Iterator[http.client.HTTPResponse]:
     """Sends a request and yields the answer, whose head is read.
 
-    That no part of the request has a line end in it has been checked.
+    The caller has checked that no part of the request has a line end in it.
     """
     lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -948,14 +955,12 @@ class _Server:
         return self._context.wrap_socket(sock, server_hostname=host)
 
 
-def _is_chunked(answer: http.client.HTTPResponse) -> bool:
-    """Whether the body comes in chunks; any other coding is refused."""
+def _check_codings(answer: http.client.HTTPResponse) -> None:
+    """Chunks are the only coding that http.client undoes."""
     codings = [value.lower() for value in answer.headers.get_all("Transfer-Encoding", [])]
-    encodings = {value.lower() for value in answer.headers.get_all("Content-Encoding", [])}
-    is_chunked = codings == ["chunked"]
-    if (codings and not is_chunked) or encodings - {"identity"}:
+    encodings = [value.lower() for value in answer.headers.get_all("Content-Encoding", [])]
+    if codings not in ([], ["chunked"]) or set(encodings) - {"identity"}:
         raise OSError("the answer has a coding that was not asked for")
-    return is_chunked
 
 
 def _declared_length(answer: http.client.HTTPResponse) -> int | None:
@@ -967,9 +972,10 @@ def _declared_length(answer: http.client.HTTPResponse) -> int | None:
 
 def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     """The body of an answer. What is refused here, http.client would not mind."""
-    is_chunked = _is_chunked(answer)
+    _check_codings(answer)
+    is_chunked = "Transfer-Encoding" in answer.headers
     declared = _declared_length(answer)
-    if is_chunked:  # then it counts no more
+    if is_chunked:  # then a length counts no more
         declared = None
     if declared is not None and declared > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
@@ -978,9 +984,9 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     is_short = declared is not None and len(body) < declared
-    # http.client takes a head that was cut off for a whole one. It has no length, and no body.
-    has_no_end = declared is None and not is_chunked and not body
-    if is_short or has_no_end:
+    # http.client takes a head that was cut off for a whole one. All of these are missing then.
+    has_cut_head = declared is None and not is_chunked and not body
+    if is_short or has_cut_head:
         raise OSError("the answer was cut short")
     return body
 
@@ -1075,12 +1081,13 @@ def _usable_url(name: str, url: str) -> str:
         raise refusal
     try:
         parts = urllib.parse.urlsplit(url)
-        if parts.port == 0:
-            raise refusal
+        port = parts.port
         if parts.netloc.startswith("["):
             socket.inet_pton(socket.AF_INET6, parts.hostname or "")
-    except (OSError, ValueError):  # no IPv6 address, or a port above 65535
+    except (OSError, ValueError):  # a port above 65535, or no IPv6 address
         raise refusal from None
+    if port == 0:
+        raise refusal
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
@@ -1096,7 +1103,7 @@ class _Proxy:
         if scheme not in ("", "http"):
             raise ValueError("a proxy has to be an http:// one")
         self.address = urllib.parse.urlsplit(_usable_url("proxy", f"http://{address}"))
-        user, _, password = map(urllib.parse.unquote, user_info.partition(":"))
+        user, _, password = urllib.parse.unquote(user_info).partition(":")
         self.headers = {}
         if user and password:  # urllib sends nothing if one is missing
             self.headers["Proxy-Authorization"] = _basic(user, password)
@@ -1404,10 +1411,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 
 
 def _completed(
-    response: StateResponse, call: _Call, routes: list[tuple[str, str]], deadline: _Deadline
+    response: StateResponse, call: _Call, untried: list[tuple[str, str]], deadline: _Deadline
 ) -> StateResponse:
     """The answer of one of the other routes; if they all refuse, the one that there is."""
-    for route in routes:
+    for route in untried:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
             call.prefer(route)
@@ -1644,12 +1651,12 @@ def _cells(execution: ExecutionState) -> list[str]:
     output = execution.run_output
     code = output.exit_code if output else 0
     # That of a program which still runs is 0, too.
-    has_code = code != 0 or (output is not None and execution.state == "Completed")
+    shows_code = code != 0 or (output is not None and execution.state == "Completed")
     return [
         execution.node_id,
         str(execution.shard_index),
         execution.state,
-        str(code) if has_code else "",
+        str(code) if shows_code else "",
         _place(execution.published_results or StorageSpec()),
         execution.status or (output.runner_error if output else ""),
     ]
@@ -1659,7 +1666,7 @@ def _place(results: StorageSpec) -> str:
     """Where the results are, or at least of what kind they are."""
     if results.cid:
         return f"ipfs://{results.cid}"
-    if results.s3:
+    if results.s3 and results.s3.bucket:
         return f"s3://{results.s3.bucket}/{results.s3.key}"
     return results.url or results.storage_source
 
@@ -1677,7 +1684,7 @@ def _last_words(execution: ExecutionState) -> list[str]:
 
 def _print_output(state: JobState) -> None:
     """What the programs of completed executions wrote to standard output."""
-    completed = [execution for execution in state.executions if execution.state == "Completed"]
+    completed = list(filter(_may_have_completed, state.executions))
     outputs = [execution.run_output for execution in completed if execution.run_output]
     if not completed:
         _say("no execution has completed, so there is no output")
@@ -1811,7 +1818,8 @@ def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
             raise
         _say(error.message)
         return error.response, 124
-    return response, 0 if response.state.succeeded or _runs_on(response.state) else 3
+    is_success = response.state.succeeded or _runs_on(response.state)
+    return response, 0 if is_success else 3
 
 
 # How the command spells the arguments.

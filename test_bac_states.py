@@ -1234,11 +1234,8 @@ def test_a_null_anywhere_is_absent_and_as_an_element_an_empty_record(era):
 
 
 def test_an_absent_or_null_record_is_none_and_an_empty_one_is_not():
-    for name, field in {
-        "RunOutput": "run_output",
-        "VerificationResult": "verification_result",
-        "PublishedResults": "published_results",
-    }.items():
+    fields = "run_output verification_result published_results".split()
+    for name, field in zip(("RunOutput", "VerificationResult", "PublishedResults"), fields):
         absent, null, empty = executions_of(listed({}, {name: None}, {name: {}}))
         assert getattr(absent, field) is getattr(null, field) is None
         assert compact(getattr(empty, field)) == {}
@@ -2376,9 +2373,7 @@ FRAMED = {
     "an extension": CHUNKED + chunk(BODY, b"%x;name=value" % len(BODY)) + LAST_CHUNK,
     "a trailer": CHUNKED + chunk(BODY + b" " * 99999) + b"0\r\nTrailer: x\r\n\r\n",
     "exactly 16 MiB": head() + BODY + b" " * (16 * MIB - len(BODY)),
-    "chunks and a length": head("Transfer-Encoding: chunked", "Content-Length: 9999")
-    + chunk(BODY)
-    + LAST_CHUNK,
+    "a length, too": CHUNKED[:-2] + b"Content-Length: 9\r\n\r\n" + chunk(BODY) + LAST_CHUNK,
     "Chunked": CHUNKED.replace(b"chunked", b"Chunked") + chunk(BODY) + LAST_CHUNK,
     "dripped": lambda peer: peer.drip(CHUNKED + chunk(BODY) + LAST_CHUNK),
 }
@@ -2857,7 +2852,7 @@ EVERY_KIND_OF_ROW = json.loads(r"""
  {"NodeId": "n4", "State": "Failed", "RunOutput": {"exitCode": 137, "runnerError": "killed"}},
  {"NodeId": "n5", "State": "Failed", "RunOutput": {"exitCode": 0, "runnerError": "killed"}, "Status": "a\r\nb\n\nc\td"},
  {"NodeId": "n6", "State": "BidAccepted", "PublishedResults": {}, "RunOutput": {}},
- {"NodeId": "n7", "State": "Completed", "PublishedResults": {"StorageSource": "s3managed"}}]}}
+ {"NodeId": "n7", "State": "Completed", "PublishedResults": {"StorageSource": "s3managed", "S3": {}}}]}}
 """)
 
 
@@ -2952,6 +2947,8 @@ def test_output_is_what_the_completed_programs_wrote(capsys, monkeypatch, serve,
     ran = asked_about(capsys, serve, failed, "--output")
     assert (ran.code, ran.out) == (0, "")
     assert "no execution has completed" in said(ran)
+    unknown = listed({"State": "9", "RunOutput": {"stdout": "x"}})  # of an unknown release
+    assert asked_about(capsys, serve, unknown, "--output")[:2] == (0, "x")
     nasty = listed({"State": "Completed", "RunOutput": {"stdout": "a\x1b[2J\n\u202ec\r\n"}})
     assert asked_about(capsys, serve, nasty, "--output").out == "a\x1b[2J\n\u202ec\r\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
