@@ -52,10 +52,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 % of an import
 if TYPE_CHECKING:
-    from typing import Any, Optional, Tuple
+    from typing import Any
 
     _Read = Callable[[Any], Any]
-    _Member = Tuple[str, Tuple[type, ...], Optional[_Read]]
 else:
     Any = object
 
@@ -67,7 +66,7 @@ __all__ += ["TransportError", "TransportTimeout", "WaitTimeout"]
 __version__ = "1.1.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
-_MAX_ELEMENTS = 50_000  # of an array; half as many real executions fill the greatest answer
+_MAX_ELEMENTS = 50_000  # of an array or map; decoding takes seconds for each million
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
@@ -232,7 +231,10 @@ def _program_failed(execution: ExecutionState) -> bool:
 
 
 def _may_have_completed(execution: ExecutionState) -> bool:
-    """Completed was 7 up to v1.5.1 and is 9 since; both stay numbers if the release is unknown."""
+    """Whether it is Completed, or one of the two numbers that meant it in some release.
+
+    That was 7 up to v1.5.1, and is 9 since; see `_execution_states`.
+    """
     return execution.state in ("Completed", "7", "9")
 
 
@@ -361,12 +363,15 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
     return _Mismatch(f"expected {names}, got {type(value).__name__}")
 
 
-def _member(field: str, *types: type, convert: _Read | None = None) -> _Member:
-    """What is known of an object's member: our name, the types it can have, what converts it."""
+def _member(field: str, *types: type, convert: _Read | None = None) -> tuple[Any, ...]:
+    """A member of an object: our name for it, the types it can have, what converts it if anything.
+
+    A line of a table is its name in JSON, and this.
+    """
     return field, types, convert
 
 
-def _array(field: str, read: _Read) -> _Member:
+def _array(field: str, read: _Read) -> tuple[Any, ...]:
     """A member that is an array, each element of which is read by `read`."""
 
     def read_array(items: list[Any]) -> tuple[Any, ...]:
@@ -376,7 +381,7 @@ def _array(field: str, read: _Read) -> _Member:
     return _member(field, list, convert=read_array)
 
 
-def _map(field: str, read: _Read) -> _Member:
+def _map(field: str, read: _Read) -> tuple[Any, ...]:
     """A member that is an object whose keys are data, each value of which is read by `read`."""
 
     def read_map(items: dict[str, Any]) -> dict[str, Any]:
@@ -387,7 +392,7 @@ def _map(field: str, read: _Read) -> _Member:
 
 
 def _check_size(elements: int) -> None:
-    """Decoding more would take longer than a call may."""
+    """The greatest answer has room for half as many real executions; more is an attack."""
     if elements > _MAX_ELEMENTS:
         raise _Mismatch(f"{elements} elements are more than {_MAX_ELEMENTS}")
 
@@ -407,19 +412,22 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()  # in a parsed document a key can be a number
 
 
-def _fields(members: Mapping[str, _Member]) -> _Read:
-    """A function that reads a JSON object: it returns the members that are known, by our names."""
+def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
+    """A function that reads a JSON object: it returns the members that are known, by our names.
+
+    As in Go, a null member counts as absent, and a null element of an array or map as empty.
+    """
     known = {_folded(name): member for name, member in members.items()}
 
     def read(value: Any) -> dict[str, Any]:
-        if value is None:  # an element of an array or map, which Go would leave empty
+        if value is None:
             return {}
         if type(value) is not dict:
             raise _expected((dict,), value)
         found = {}
         for name, item in value.items():
             member = known.get(_folded(name))
-            if member is None or item is None:  # a null member counts as absent
+            if member is None or item is None:
                 continue
             field, types, convert = member
             try:  # this is _read_at without the call, for most of the time goes by here
@@ -434,17 +442,17 @@ def _fields(members: Mapping[str, _Member]) -> _Read:
     return read
 
 
-def _record(model: Callable[..., Any], members: Mapping[str, _Member]) -> _Read:
+def _record(model: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -> _Read:
     """A function that reads a JSON object as one of our models."""
     read = _fields(members)
     return lambda value: model(**read(value))
 
 
-def _plain(model: type) -> dict[str, _Member]:
+def _plain(model: type) -> dict[str, tuple[Any, ...]]:
     """A member for each field of a model that is a text, an integer or a flag, by its name."""
     members = {}
     for field in dataclasses.fields(model):
-        kind = type(field.default)  # annotations are mere text here
+        kind = type(field.default)  # the annotation says the same, but is mere text here
         if kind in (str, int, bool):
             members[field.name] = _member(field.name, kind)
     return members
@@ -471,7 +479,7 @@ def _to_utc(nanoseconds: int) -> str:
 
 
 def _to_status(text: str) -> str:
-    """Without the joint that v1.0.4 to v1.4.0 leave where one of two messages is empty: ". b"."""
+    """v1.0.4 to v1.4.0 join two messages even where one is empty: ". b" is "b", "a. " is "a"."""
     text = text[2:] if text.startswith(". ") else text
     return text[:-2] if text.endswith(". ") else text
 
@@ -644,7 +652,7 @@ def _from_state(value: dict[str, Any]) -> JobState:
     if names and not names.intersection(map(_folded, _STATE)):
         # A Job printed alone would else read as one to which nothing has happened.
         raise _Mismatch("nothing in it belongs to a job's state")
-    members = _read_state(value)
+    members = _read_state(value)  # without nulls
     # Up to v0.3.19 there is nothing but nodes, and at first not even these: {} is a New job.
     has_only_nodes = "nodes" in members or not members
     nodes = members.pop("nodes", {})
@@ -666,10 +674,10 @@ def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
     executions = []
     for node_id, node in nodes.items():
         for index, shard in node.get("shards", {}).items():
-            shard["node_id"] = shard.get("node_id") or node_id  # it can be there and empty
-            shard["shard_index"] = shard.get("shard_index") or index
-            shard["state"] = _to_word(shard.get("state", ""), words)
-            executions.append(ExecutionState(**shard))
+            # A shard can leave its node and index out, or leave them empty.
+            told = {name: item for name, item in shard.items() if item}
+            told["state"] = _to_word(shard.get("state", ""), words)
+            executions.append(ExecutionState(**{"node_id": node_id, "shard_index": index, **told}))
     return executions
 
 
@@ -677,8 +685,8 @@ def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
     """What the numbers of these shards mean."""
     # v0.2.5 writes an index of 0, {"State": 7, "ShardIndex": 0}; v0.2.6 leaves it out. Most jobs
     # have one shard, with that index.
-    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_STATES_TO_V0_2_5 if writes_zero else _SHARD_STATES
+    is_to_v0_2_5 = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_STATES_TO_V0_2_5 if is_to_v0_2_5 else _SHARD_STATES
 
 
 def _job_state(shards: list[ExecutionState]) -> str:
@@ -687,11 +695,12 @@ def _job_state(shards: list[ExecutionState]) -> str:
     # Any other word, even one that is not known here, means that something still goes on.
     if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
         return "InProgress"
-    for state in ("Error", "Completed"):
-        if state in states:
-            return state
     # A node's Cancelled is the end of its bid, not of the job; losers may stay Bidding for ever.
-    return "InProgress" if "Bidding" in states else "New"
+    ranking = {"Error": "Error", "Completed": "Completed", "Bidding": "InProgress"}
+    for state, of_job in ranking.items():
+        if state in states:
+            return of_job
+    return "New"
 
 
 # The newer API's states become the operation's words, as in Bacalhau's own converter
@@ -709,12 +718,13 @@ _STATES_OF_ANY_RELEASE = {**_numbered(*_EARLY_STATES), 10: "Failed", 11: "Cancel
 
 def _execution_states(server_version: str) -> dict[int, str]:
     """What a release's numbers mean; if it is unknown, only those that have one meaning."""
-    version = re.fullmatch(r"v(\d{1,9})\.(\d{1,9})\.(\d{1,9})([-+].*)?", server_version, re.ASCII)
+    version = re.fullmatch(r"v(\d{1,9})\.(\d{1,9})\.(\d{1,9})([-+].+)?", server_version, re.ASCII)
     if not version:
         return _STATES_OF_ANY_RELEASE
-    release = tuple(int(number) for number in version.group(1, 2, 3))
+    *numbers, suffix = version.groups()
+    release = tuple(map(int, numbers))
     # A build without a version, or on the way from v1.5.1 to v1.5.2, can have either numbers.
-    if release == (0, 0, 0) or (release == (1, 5, 1) and version[4]):
+    if release == (0, 0, 0) or (release == (1, 5, 1) and suffix):
         return _STATES_OF_ANY_RELEASE
     return _STATES_TO_V1_5_1 if release < (1, 5, 2) else _STATES
 
@@ -752,17 +762,18 @@ _ANSWER = {
 _read_answer = _fields(_ANSWER)
 
 
-def _from_answer(document: Any, server_version: str) -> tuple[JobState, str]:
-    """The job's state, and its name if the newer API tells one."""
+def _from_answer(document: Any, server_version: str) -> tuple[JobState, str, bool]:
+    """The job's state; its name, if the newer API tells one; whether its executions are listed."""
     answer = _read_answer(document)
-    if "state" in answer:
-        return answer["state"], ""  # made by _from_state; a Job has no JobState yet
+    if "state" in answer:  # it is complete; a Job waits for the words of the server's version
+        return answer["state"], "", True
     job = answer.get("job", {})
     if not job.get("job_id"):
         raise _Mismatch("it has no state, and no Job with an ID")
     name = job.pop("name", "")
     executions = answer.get("executions", {}).get("items", ())
-    return _from_newer_job(job, executions, _execution_states(server_version)), name
+    state = _from_newer_job(job, executions, _execution_states(server_version))
+    return state, name, "executions" in answer
 
 
 def _parse(document: object) -> Any:
@@ -778,17 +789,17 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
-    """Decodes an answer, which has to be about the job that was asked for."""
+def _decode(document: object, server_version: str, asked: str = "") -> tuple[StateResponse, bool]:
+    """An answer, which has to be about the job that was asked for; whether it is a complete one."""
     parsed = _parse(document)
     try:
-        state, name = _from_answer(parsed, server_version)
+        state, name, is_complete = _from_answer(parsed, server_version)
     finally:
         _folded.cache_clear()  # the names that a server sends are not kept
     is_ours = state.job_id.startswith(asked) or name == asked  # any text starts with ""
     if state.job_id and not is_ours:
         raise _Mismatch(f"it is about the job {state.job_id}")
-    return StateResponse(state, server_version, parsed)
+    return StateResponse(state, server_version, parsed), is_complete
 
 
 def decode(document: object, *, server_version: str = "") -> StateResponse:
@@ -799,7 +810,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     if not isinstance(server_version, str):
         raise TypeError("server_version has to be text")
     try:
-        return _decode(document, server_version)
+        response, _ = _decode(document, server_version)
+        return response
     except _DECODING_ERRORS as error:
         path = getattr(error, "path", "")
         raise DecodeError(f"not a job's state: {error}", path=path) from error
@@ -810,6 +822,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 _PORTS = {"http": 80, "https": 443}
 _TOO_LARGE = "the answer is over 16 MiB"
+_CUT_SHORT = "the answer was cut short"
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
 
@@ -828,12 +841,12 @@ class _Deadline:
         return left
 
     def halved(self) -> _Deadline:
-        """The end of half of the time that is left."""
+        """The end of half of the time that is left, if any is."""
         return _Deadline((self._end - time.monotonic()) / 2)
 
 
 class _DeadlineSocket(io.RawIOBase):
-    """A socket, as far as http.client reads from one; each step has the time that is left."""
+    """What http.client.HTTPResponse asks of a socket; each step has the time that is left."""
 
     def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
         self._sock = sock
@@ -924,7 +937,7 @@ class _Server:
             with _sent(deadline_sock, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                # Its body only explains a refusal: the caller may need half of the time elsewhere.
+                # A refusal's body is text for people: half of the time stays for the next route.
                 deadline_sock.deadline = deadline.halved()
                 return answer, _read_start(answer)
 
@@ -983,11 +996,11 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     _read_to(_MAX_ANSWER, answer, body)
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
-    is_short = declared is not None and len(body) < declared
-    # http.client takes a head that was cut off for a whole one. All of these are missing then.
-    has_cut_head = declared is None and not is_chunked and not body
-    if is_short or has_cut_head:
-        raise OSError("the answer was cut short")
+    if declared is not None and len(body) < declared:
+        raise OSError(_CUT_SHORT)
+    # http.client takes a head that was cut off for a whole one: no length, no chunks, no body.
+    if declared is None and not is_chunked and not body:
+        raise OSError(_CUT_SHORT)
     return body
 
 
@@ -995,7 +1008,7 @@ def _read_start(answer: http.client.HTTPResponse) -> bytearray:
     """The start of a body, or what can be read of it."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        # Twice what is shown, so that a secret is whole where it is cut, and can be hidden.
+        # Twice what is shown: secrets are hidden first, and then it is cut.
         _read_to(2 * _MAX_BODY, answer, body)
     return body
 
@@ -1077,7 +1090,7 @@ def _usable_url(name: str, url: str) -> str:
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
     refusal = ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
-    if not re.fullmatch(_URL, url) or re.search(r"[?#\\]", url):
+    if not re.fullmatch(_URL, url) or re.search(r"[?#\\]", url):  # a query, or a fragment
         raise refusal
     try:
         parts = urllib.parse.urlsplit(url)
@@ -1144,7 +1157,7 @@ def _environment_url() -> str:
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
     url = host
-    if "://" not in host:  # then it is host, host:port, ::1 or [::1]:port
+    if "://" not in host:  # but host, host:port, ::1 or [::1]:port; a URL has its own scheme
         is_bare_ipv6 = host.count(":") > 1 and not host.startswith("[")
         scheme = "https" if tls in _TRUE else "http"
         url = f"{scheme}://[{host}]" if is_bare_ipv6 else f"{scheme}://{host}"
@@ -1222,18 +1235,22 @@ class _Call:
     ) -> None:
         self.request = _usable_request(request)
         self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
-        self.headers = _usable_headers(headers)  # they go before the environment's, after ours
+        usable_headers = _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
-        # The environment's credentials are for its own server; the command says where else.
-        if server_url is None or trusts_environment:
-            self.headers = {**_environment_credentials(), **self.headers}
+        credentials = {}
+        if server_url is None or trusts_environment:  # else they would go to another server
+            credentials = _environment_credentials()
             ssl_context = ssl_context or _environment_context()
+        self.headers = {
+            **credentials,
+            **usable_headers,
+            **_OUR_HEADERS,
+        }  # of one name the last wins
         self.server = _Server(url, _environment_proxy(url), ssl_context)
         proxy_headers = self.server.proxy.headers if self.server.proxy else {}
         self.secrets = _secrets({**self.headers, **proxy_headers})
-        self.headers.update(_OUR_HEADERS)
         self.routes = _routes(self.request.job_id)
 
     def prefer(self, route: tuple[str, str]) -> None:
@@ -1286,8 +1303,8 @@ class _Answer:
     def text(self) -> str:
         return self.body[: 2 * _MAX_BODY].decode("utf-8", "replace")
 
-    def response(self) -> StateResponse:
-        """The state in an answer of 200."""
+    def response(self) -> tuple[StateResponse, bool]:
+        """The state in an answer of 200, and whether it is complete."""
         version = self.head.headers.get("X-Bacalhau-Git-Version", "").strip()
         try:
             return _decode(self.body, version, self.call.request.job_id)
@@ -1303,13 +1320,14 @@ class _Answer:
 
     def is_missing_route(self) -> bool:
         """Whether this refusal means that the server does not have the route."""
+        if self.status == 410:
+            return True
         if self.status in (404, 405):
             return not re.search(_JOB_STORE, self.text)
-        if self.status in (403, 500) and self.route == _REQUESTER:
-            # Of any route that it does not have, a server with users (v1.7+) says: "user 'x' does
-            # not have the required capability".
-            return "capability" in self.text
-        return self.status == 410
+        # Of any route that it does not have, a server with users (v1.7+) says: "user 'x' does not
+        # have the required capability".
+        is_forbidden = self.status in (403, 500) and "capability" in self.text
+        return is_forbidden and self.route == _REQUESTER
 
     def refusal(self) -> SDKError:
         """The error for an answer other than 200."""
@@ -1338,12 +1356,6 @@ class _Answer:
             error = ""
         words = ": ".join(filter(None, (message, error, reason)))
         return words or self.text.strip() or self.head.reason or "no reason given"
-
-
-def _is_complete(response: StateResponse) -> bool:
-    """Whether it lists the executions: before v1.2.2 the newer API does not."""
-    names = {name.lower() for name, value in response.raw.items() if value is not None}
-    return "state" in names or "executions" in names
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Answer:
@@ -1378,10 +1390,12 @@ def _network_words(error: Exception) -> str:
     """What went wrong between here and there."""
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
-        remedy = "BACALHAU_API_TLS_CAFILE or an ssl_context can name the certificates to trust"
+        remedy = (
+            "an ssl_context, or without a server_url BACALHAU_API_TLS_CAFILE, can say what to trust"
+        )
         return f"its certificate is not trusted ({why}); {remedy}"
     if isinstance(error, http.client.IncompleteRead):
-        return "the answer was cut short"
+        return _CUT_SHORT
     if isinstance(error, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
         return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", error.strerror or str(error))
     if isinstance(error, OSError):
@@ -1392,15 +1406,15 @@ def _network_words(error: Exception) -> str:
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Asks on one route after the other until one answers, within so many seconds in all."""
     deadline = _Deadline(seconds)
-    routes = list(call.routes)
+    untried = list(call.routes)
     refusals = []
-    while routes:
-        route = routes.pop(0)
+    while untried:
+        route = untried.pop(0)
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
-            response = answer.response()
-            if not _is_complete(response):
-                return _completed(response, call, routes, deadline)
+            response, is_complete = answer.response()
+            if not is_complete:  # before v1.2.2 the newer API lists no executions
+                return _with_executions(response, call, untried, deadline)
             call.prefer(route)
             return response
         refusal = answer.refusal()
@@ -1410,15 +1424,16 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     raise _no_route(refusals) from refusals[-1]
 
 
-def _completed(
+def _with_executions(
     response: StateResponse, call: _Call, untried: list[tuple[str, str]], deadline: _Deadline
 ) -> StateResponse:
     """The answer of one of the other routes; if they all refuse, the one that there is."""
     for route in untried:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
+            response, _ = answer.response()
             call.prefer(route)
-            return answer.response()
+            return response
         refusal = answer.refusal()
         if _is_transient(refusal):  # it may still answer, and say how the executions ended
             raise refusal
@@ -1527,8 +1542,8 @@ class _Wait:
             response = _ask(self.call, seconds)
         except SDKError as error:
             # If `limit` cut its time, a time-out says less than what was there before.
-            is_cut = isinstance(error, TransportTimeout) and seconds < self.call.timeout
-            if not is_cut:
+            limit_came_first = isinstance(error, TransportTimeout) and seconds < self.call.timeout
+            if not limit_came_first:
                 self.on_failure(error)
             return None
         self.on_answer(response)
@@ -1650,7 +1665,7 @@ def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
 def _cells(execution: ExecutionState) -> list[str]:
     output = execution.run_output
     code = output.exit_code if output else 0
-    # That of a program which still runs is 0, too.
+    # A 0 can also be that of a program which still runs.
     shows_code = code != 0 or (output is not None and execution.state == "Completed")
     return [
         execution.node_id,
@@ -1720,10 +1735,11 @@ class _WaitAloud(_Wait):
     def on_answer(self, response: StateResponse) -> None:
         if self.failure:
             _say("the server answers again")
-        is_first = self.last is None
-        is_change = self.last is None or self.last.state.state != response.state.state
-        is_printed_next = is_first and _has_ended(response.state)
-        if is_change and not is_printed_next:
+        if self.last is None:
+            is_news = not _has_ended(response.state)  # then the answer is printed at once
+        else:
+            is_news = response.state.state != self.last.state.state
+        if is_news:
             job_id = _shorten(self.call.request.job_id, 99)
             _say(f"{job_id}: {response.state.state or 'no state yet'}")
         super().on_answer(response)
