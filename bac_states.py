@@ -66,7 +66,8 @@ __all__ += ["TransportError", "TransportTimeout", "WaitTimeout"]
 __version__ = "1.1.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
-_MAX_ELEMENTS = 50_000  # of an array or map; decoding takes seconds for each million
+_MAX_ELEMENTS = 50_000  # of an array or map
+_MAX_OBJECTS = 500_000  # of an answer; decoding as many takes a second or two
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
@@ -78,20 +79,20 @@ _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
 
 
 def _escape(text: str) -> str:
-    """The text without anything that acts on a terminal: what does not print is escaped."""
-    if text.isprintable():  # no controls, line ends, bidi marks, surrogates
+    """Escape everything that does not print, so that nothing can act on a terminal."""
+    if text.isprintable():  # it has no controls, line ends, bidi marks or surrogates
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shorten(text: str, limit: int = _MAX_PART) -> str:
-    """The text, escaped, in `limit` characters at the most."""
-    text = _escape(text[: limit + 1])  # one more, to see whether there is more
+    """Escape a text, and cut it to `limit` characters."""
+    text = _escape(text[: limit + 1])  # one more than fits, so that a longer text is noticed
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def _one_line(text: str, limit: int = _MAX_PART) -> str:
-    """A server's text on one line: each run of line ends and tabs becomes a blank."""
+    """Put a text of the server on one line: line ends and tabs become blanks."""
     return _shorten(re.sub(r"[\r\n\t]+", " ", text).strip(), limit)
 
 
@@ -99,11 +100,11 @@ def _one_line(text: str, limit: int = _MAX_PART) -> str:
 
 
 class SDKError(Exception):
-    """The base of all errors; raised itself for a status that has no class of its own.
+    """The base of all errors, and the error for a status that has no class of its own.
 
     `message` is one printable line of at most 400 characters. `status_code` is None if no answer
-    came. `body` is the start of what the server said, 8 KiB of text at the most. `url` is where
-    it was asked. `retry_after` is in whole seconds, None if the server names none.
+    came. `body` is the start of the answer's body, at most 8 KiB of text. `url` is where it was
+    asked. `retry_after` is in whole seconds, or None if the server does not say.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class BadRequest(SDKError):
 
 
 class InternalServerError(SDKError):
-    """500: the server failed, or found several jobs whose ids begin with the one asked for."""
+    """500: the server failed, or several jobs have ids that begin with the one asked for."""
 
 
 class JobNotFound(InternalServerError):
@@ -138,7 +139,7 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
-    _is_untrusted = False  # whether it is about the server's certificate: no waiting mends that
+    _is_untrusted = False  # True if the server's certificate is not trusted
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -164,14 +165,14 @@ class DecodeError(SDKError, ValueError):
 
 
 # ---------------------------------------------------------------------------------------- models
-# In the operation's own terms. Text that the server left out is "", a number 0, a flag False, a
-# list (). A record that it left out is None, which is not the same as an empty record.
+# They use the operation's own terms. What a server leaves out is "" for text, 0 for a number,
+# False for a flag and () for a list. A record that it leaves out is None; an empty record is not.
 # Times are RFC 3339 text with up to nine fractional digits.
 
 
 @dataclasses.dataclass(frozen=True)
 class StateRequest:
-    """What is asked. `client_id` is sent along; no release checks it."""
+    """What to ask about. `client_id` is sent along, but no release checks it."""
 
     job_id: str
     client_id: str = ""
@@ -179,7 +180,7 @@ class StateRequest:
 
 @dataclasses.dataclass(frozen=True)
 class VerificationResult:
-    """Whether the results were verified, and whether they held (up to v1.0.3)."""
+    """Whether the results were verified, and whether they passed (up to v1.0.3)."""
 
     complete: bool = False
     result: bool = False
@@ -226,14 +227,14 @@ class RunCommandResult:
 
 
 def _program_failed(execution: ExecutionState) -> bool:
-    """Whether its exit code is above 0; -1 is that of a WASM program that returned without one."""
+    """Tell whether the exit code is above 0. A WASM program without an exit code has -1."""
     return execution.run_output is not None and execution.run_output.exit_code > 0
 
 
 def _may_have_completed(execution: ExecutionState) -> bool:
-    """Whether it is Completed, or one of the two numbers that meant it in some release.
+    """Tell whether the state is Completed, or a number that meant it in some release.
 
-    That was 7 up to v1.5.1, and is 9 since; see `_execution_states`.
+    It was 7 up to v1.5.1 and is 9 since. If the release is unknown, both stay numbers.
     """
     return execution.state in ("Completed", "7", "9")
 
@@ -265,7 +266,7 @@ class ExecutionState:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether this attempt has ended, well or not."""
+        """Whether this attempt has ended, in whatever way."""
         return self.state in _ENDED_EXECUTION
 
     @property
@@ -301,14 +302,14 @@ class JobState:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended, well or not."""
+        """Whether the job has ended, in whatever way."""
         return self.state in _ENDED_JOB
 
     @property
     def succeeded(self) -> bool:
-        """Whether the job completed, and no program in a Completed execution failed.
+        """Whether the job is Completed, and no program in a completed execution failed.
 
-        CompletedPartially and PartialError are no success; an earlier Failed attempt is no harm.
+        CompletedPartially and PartialError are no success. Failed attempts before do not matter.
         """
         completed = filter(_may_have_completed, self.executions)
         return self.state == "Completed" and not any(map(_program_failed, completed))
@@ -324,9 +325,9 @@ class JobState:
 
 @dataclasses.dataclass(frozen=True)
 class StateResponse:
-    """An answer. `server_version` is what the server says of itself (from v1.2.1), else "".
+    """An answer. `server_version` is what the server calls itself (v1.2.1 and later), or "".
 
-    `raw` is the JSON document as it came, parsed.
+    `raw` is the parsed JSON document, unchanged.
     """
 
     state: JobState = JobState()
@@ -335,14 +336,14 @@ class StateResponse:
 
 
 # -------------------------------------------------------------------------------------- decoding
-# 1. How a JSON object is read. 2. The wire: what is read of each object, and what it becomes.
-# 3. A function for each era of the service, which makes the models. 4. `decode`.
+# 1. A small reader of JSON objects. 2. Tables of the wire: the members of each object.
+# 3. For each era of the service, a function that makes the models. 4. `decode`.
 
 _DECODING_ERRORS = (ValueError, RecursionError)
 
 
 class _Mismatch(ValueError):
-    """A value that does not belong where it is. Each object around it adds its key to `path`."""
+    """A value that does not fit. On its way out, each object around it adds its key to `path`."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -352,27 +353,29 @@ class _Mismatch(ValueError):
         return f"{self.path}: {self.args[0]}" if self.path else str(self.args[0])
 
     def prepend(self, key: str | int) -> None:
-        """With the key Executions, the path [3].State becomes Executions[3].State."""
+        """Put a key in front: "Executions" makes "Executions[3].State" of "[3].State"."""
         step = f"[{key}]" if isinstance(key, int) else _shorten(str(key))
         needs_dot = self.path and not self.path.startswith("[")
         self.path = f"{step}.{self.path}" if needs_dot else f"{step}{self.path}"
 
 
 def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
+    """Make the error for a value of a wrong type."""
     names = " or ".join(kind.__name__ for kind in types)
     return _Mismatch(f"expected {names}, got {type(value).__name__}")
 
 
-def _member(field: str, *types: type, convert: _Read | None = None) -> tuple[Any, ...]:
-    """A member of an object: our name for it, the types it can have, what converts it if anything.
+# A table describes a JSON object: it maps the names of the members that we read to what `_member`
+# (or `_array`, or `_map`) says about each of them.
 
-    A line of a table is its name in JSON, and this.
-    """
+
+def _member(field: str, *types: type, convert: _Read | None = None) -> tuple[Any, ...]:
+    """Describe a member: the field that it fills, its JSON types, and what converts its value."""
     return field, types, convert
 
 
 def _array(field: str, read: _Read) -> tuple[Any, ...]:
-    """A member that is an array, each element of which is read by `read`."""
+    """Describe a member that is an array; `read` reads each element."""
 
     def read_array(items: list[Any]) -> tuple[Any, ...]:
         _check_size(len(items))
@@ -382,7 +385,7 @@ def _array(field: str, read: _Read) -> tuple[Any, ...]:
 
 
 def _map(field: str, read: _Read) -> tuple[Any, ...]:
-    """A member that is an object whose keys are data, each value of which is read by `read`."""
+    """Describe a member that is an object with data for keys; `read` reads each value."""
 
     def read_map(items: dict[str, Any]) -> dict[str, Any]:
         _check_size(len(items))
@@ -392,13 +395,13 @@ def _map(field: str, read: _Read) -> tuple[Any, ...]:
 
 
 def _check_size(elements: int) -> None:
-    """The greatest answer has room for half as many real executions; more is an attack."""
+    """Refuse more elements than any real answer has."""
     if elements > _MAX_ELEMENTS:
         raise _Mismatch(f"{elements} elements are more than {_MAX_ELEMENTS}")
 
 
 def _read_at(key: str | int, read: _Read, item: Any) -> Any:
-    """`read(item)`; the path of its error begins with the key."""
+    """Return `read(item)`. If that fails, put the key in front of the error's path."""
     try:
         return read(item)
     except _Mismatch as error:
@@ -406,14 +409,17 @@ def _read_at(key: str | int, read: _Read, item: Any) -> Any:
         raise
 
 
-@functools.lru_cache(maxsize=500)  # an answer repeats its names
+@functools.lru_cache(maxsize=500)  # an answer repeats few names; `_decode` empties the cache
 def _folded(name: str) -> str:
-    """NodeID, NodeId and node_id are one name: Go ignores case, and v0.2.x has underscores."""
-    return str(name).replace("_", "").lower()  # in a parsed document a key can be a number
+    """Return the one spelling of NodeID, NodeId and node_id, which all mean the same.
+
+    Go ignores case, and v0.2.x wrote underscores.
+    """
+    return str(name).replace("_", "").lower()  # keys that JSON did not make can be numbers
 
 
 def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
-    """A function that reads a JSON object: it returns the members that are known, by our names.
+    """Make a function that reads a JSON object into a dict of its known members, by our names.
 
     As in Go, a null member counts as absent, and a null element of an array or map as empty.
     """
@@ -430,7 +436,7 @@ def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
             if member is None or item is None:
                 continue
             field, types, convert = member
-            try:  # this is _read_at without the call, for most of the time goes by here
+            try:  # like `_read_at`, but inline: this loop takes most of the time
                 if type(item) not in types:  # isinstance would take true for an integer
                     raise _expected(types, item)
                 found[field] = convert(item) if convert else item
@@ -443,16 +449,16 @@ def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
 
 
 def _record(model: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -> _Read:
-    """A function that reads a JSON object as one of our models."""
+    """Make a function that reads a JSON object into one of our models."""
     read = _fields(members)
     return lambda value: model(**read(value))
 
 
 def _plain(model: type) -> dict[str, tuple[Any, ...]]:
-    """A member for each field of a model that is a text, an integer or a flag, by its name."""
+    """Describe each text, integer and flag of a model as a member of the same name."""
     members = {}
     for field in dataclasses.fields(model):
-        kind = type(field.default)  # the annotation says the same, but is mere text here
+        kind = type(field.default)  # the default of each such field tells its type
         if kind in (str, int, bool):
             members[field.name] = _member(field.name, kind)
     return members
@@ -466,8 +472,8 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 
 
 def _to_utc(nanoseconds: int) -> str:
-    """Nanoseconds since 1970 as RFC 3339 text, without final zeros, as Go writes it."""
-    if nanoseconds <= 0:  # Go's zero time is far below
+    """Write nanoseconds since 1970 as RFC 3339 text, without final zeros, as Go does."""
+    if nanoseconds <= 0:  # Go's zero time is far below 0
         return ""
     seconds, fraction = divmod(nanoseconds, 10**9)
     try:
@@ -479,18 +485,18 @@ def _to_utc(nanoseconds: int) -> str:
 
 
 def _to_status(text: str) -> str:
-    """v1.0.4 to v1.4.0 join two messages even where one is empty: ". b" is "b", "a. " is "a"."""
+    """Drop the ". " that v1.0.4 to v1.4.0 put between two messages even if one is empty."""
     text = text[2:] if text.startswith(". ") else text
     return text[:-2] if text.endswith(". ") else text
 
 
 def _numbered(*words: str) -> dict[int, str]:
-    """Words by their numbers, from 0 on."""
+    """Number words from 0 on."""
     return dict(enumerate(words))
 
 
 def _to_word(state: int | str, words: Mapping[int, str]) -> str:
-    """A state's word. A number without one stays its digits, never a guess."""
+    """Return the word for a state. A number without a word stays as its digits."""
     return state if isinstance(state, str) else words.get(state, str(state))
 
 
@@ -502,13 +508,13 @@ def _to_desired_state(state: int | str) -> str:
 
 
 def _to_text(text: Any) -> str:
-    """A value of a map of text; null is "" there, as in Go."""
+    """Read a value of a map of text. As in Go, null is "" there."""
     if text is not None and type(text) is not str:
         raise _expected((str,), text)
     return text or ""
 
 
-# The operation's own document. Its names are the models', however they are spelled. Samples:
+# The operation's own document. It uses our models' names in several spellings. Samples:
 #
 # v0.2.0   {"state": {"nodes": {"Qm1": {"shards": {"0": {"state": 7, "shard_index": 0, ...}}}}}}
 # v0.3.16  {"state": {"Nodes": {"Qm1": {"Shards": {"0": {"NodeId": "Qm1", "State": "Completed",
@@ -519,7 +525,7 @@ def _to_text(text: Any) -> str:
 _read_verification = _record(VerificationResult, _plain(VerificationResult))
 _S3 = {
     **_plain(S3StorageSpec),
-    "checksum_sha256": _member("checksum", str),  # as the newer API says it
+    "checksum_sha256": _member("checksum", str),  # the newer API's name
 }
 _read_s3 = _record(S3StorageSpec, _S3)
 _STORAGE = {
@@ -530,7 +536,7 @@ _STORAGE = {
 _read_storage = _record(StorageSpec, _STORAGE)
 _OUTPUT = {
     **_plain(RunCommandResult),
-    "error_msg": _member("runner_error", str),  # as the newer API says it, v1.1.1+
+    "error_msg": _member("runner_error", str),  # the newer API's name, v1.1.1+
 }
 _read_output = _record(RunCommandResult, _OUTPUT)
 _EXECUTION = {
@@ -556,7 +562,7 @@ def _to_index(key: str) -> int:
 
 
 def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """The shards on a node. This is a map, too, but its keys are numbers."""
+    """Read the shards of a node. Unlike in `_map`, the keys are numbers."""
     _check_size(len(shards))
     found = {}
     for key, shard in shards.items():
@@ -594,11 +600,11 @@ _read_result_type = _fields(_RESULT)
 
 
 def _read_result(value: dict[str, Any]) -> StorageSpec:
-    """Where the results are. Their Type says what the Params are."""
+    """Read where the results are. Their Type says how to read the Params."""
     result = _read_result_type(value)
     source = result.get("source", "")
     params = result.get("params", {})
-    if not source:  # nothing was published; but the record is there
+    if not source:  # the record is empty, which is not the same as None
         return StorageSpec()
     if source.lower() == "s3":
         return StorageSpec(source, s3=_read_at("Params", _read_s3, params))
@@ -637,7 +643,7 @@ _LISTING = {
     "Executions": _array("items", _read_newer_execution),  # v1.2.2 to v1.3.2
 }
 
-# The words for a shard's numbers: up to v0.2.7 its state is one. v0.2.6 numbered them anew.
+# Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean.
 _SHARD_STATES_TO_V0_2_5 = _numbered(
     "", "Bidding", "Cancelled", "Waiting", "Running", "Error", "Verifying", "Completed"
 )
@@ -647,13 +653,16 @@ _SHARD_STATES = _numbered(
 
 
 def _from_state(value: dict[str, Any]) -> JobState:
-    """The operation's own document, which has executions by node, by shard, or in one list."""
+    """Make the models from the operation's own document.
+
+    Its executions are listed by node, by shard, or in one array.
+    """
     names = {_folded(name) for name in value}
     if names and not names.intersection(map(_folded, _STATE)):
-        # A Job printed alone would else read as one to which nothing has happened.
+        # Without this check, a Job printed alone would pass for a job that is New.
         raise _Mismatch("nothing in it belongs to a job's state")
-    members = _read_state(value)  # without nulls
-    # Up to v0.3.19 there is nothing but nodes, and at first not even these: {} is a New job.
+    members = _read_state(value)  # nulls are gone
+    # Up to v0.3.19 a document has only nodes, and has none at first: {} is a job that is New.
     has_only_nodes = "nodes" in members or not members
     nodes = members.pop("nodes", {})
     shards = members.pop("shards", {})
@@ -667,14 +676,14 @@ def _from_state(value: dict[str, Any]) -> JobState:
 
 
 def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
-    """An execution for each shard on each node."""
-    # What the numbers mean is seen from all shards together.
+    """Make an execution of each shard on each node."""
+    # It takes all shards to see what the numbers mean.
     all_shards = [shard for node in nodes.values() for shard in node.get("shards", {}).values()]
     words = _shard_words(all_shards)
     executions = []
     for node_id, node in nodes.items():
         for index, shard in node.get("shards", {}).items():
-            # A shard can leave its node and index out, or leave them empty.
+            # A shard that does not say its node or its index has those of the maps around it.
             told = {name: item for name, item in shard.items() if item}
             told["state"] = _to_word(shard.get("state", ""), words)
             executions.append(ExecutionState(**{"node_id": node_id, "shard_index": index, **told}))
@@ -682,20 +691,19 @@ def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
 
 
 def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
-    """What the numbers of these shards mean."""
-    # v0.2.5 writes an index of 0, {"State": 7, "ShardIndex": 0}; v0.2.6 leaves it out. Most jobs
-    # have one shard, with that index.
+    """Return the words for the numbers in these shards."""
+    # v0.2.5 writes an index of 0 ("ShardIndex": 0), v0.2.6 omits it. Nearly every job has one.
     is_to_v0_2_5 = any(shard.get("shard_index") == 0 for shard in shards)
     return _SHARD_STATES_TO_V0_2_5 if is_to_v0_2_5 else _SHARD_STATES
 
 
 def _job_state(shards: list[ExecutionState]) -> str:
-    """The state of a job by those of its shards: up to v0.3.19 no server sends one."""
+    """Derive a job's state from its shards: up to v0.3.19 no server sends one."""
     states = {shard.state for shard in shards}
-    # Any other word, even one that is not known here, means that something still goes on.
+    # Any other word, even an unknown one, means that a shard is at work.
     if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
         return "InProgress"
-    # A node's Cancelled is the end of its bid, not of the job; losers may stay Bidding for ever.
+    # Cancelled ends a node's bid, not the job. A node whose bid lost may stay Bidding for ever.
     ranking = {"Error": "Error", "Completed": "Completed", "Bidding": "InProgress"}
     for state, of_job in ranking.items():
         if state in states:
@@ -703,8 +711,8 @@ def _job_state(shards: list[ExecutionState]) -> str:
     return "New"
 
 
-# The newer API's states become the operation's words, as in Bacalhau's own converter
-# (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 has other numbers from 6 on.
+# The newer API's states are translated as Bacalhau's own converter did while it had both APIs
+# (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 changed the numbers from 6 on.
 
 _JOB_STATES = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
 _EARLY_STATES = "Undefined New AskForBid AskForBidAccepted AskForBidRejected BidAccepted".split()
@@ -712,18 +720,18 @@ _STATES_TO_V1_5_1 = _numbered(*_EARLY_STATES, "BidRejected", "Completed", "Faile
 _STATES = _numbered(
     *_EARLY_STATES, "Running", "Publishing", "BidRejected", "Completed", "Failed", "Cancelled"
 )
-# Numbers that have one meaning in all releases; up to v1.5.1 there are none above 9.
+# Numbers with only one meaning: 10 and 11 came with v1.5.2.
 _STATES_OF_ANY_RELEASE = {**_numbered(*_EARLY_STATES), 10: "Failed", 11: "Cancelled"}
 
 
 def _execution_states(server_version: str) -> dict[int, str]:
-    """What a release's numbers mean; if it is unknown, only those that have one meaning."""
+    """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
     version = re.fullmatch(r"v(\d{1,9})\.(\d{1,9})\.(\d{1,9})([-+].+)?", server_version, re.ASCII)
     if not version:
         return _STATES_OF_ANY_RELEASE
     *numbers, suffix = version.groups()
     release = tuple(map(int, numbers))
-    # A build without a version, or on the way from v1.5.1 to v1.5.2, can have either numbers.
+    # A build without a version, or between v1.5.1 and v1.5.2, can have either numbering.
     if release == (0, 0, 0) or (release == (1, 5, 1) and suffix):
         return _STATES_OF_ANY_RELEASE
     return _STATES_TO_V1_5_1 if release < (1, 5, 2) else _STATES
@@ -749,7 +757,7 @@ def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -
     return ExecutionState(
         **execution,
         state=_to_word(compute.get("type", ""), words),
-        status=". ".join(dict.fromkeys(filter(None, messages))),  # two equal ones once
+        status=". ".join(dict.fromkeys(filter(None, messages))),  # equal messages only once
         desired_state=_to_desired_state(desired.get("type", "")),
     )
 
@@ -763,9 +771,9 @@ _read_answer = _fields(_ANSWER)
 
 
 def _from_answer(document: Any, server_version: str) -> tuple[JobState, str, bool]:
-    """The job's state; its name, if the newer API tells one; whether its executions are listed."""
+    """Return the job's state, its name (in the newer API), and whether executions are listed."""
     answer = _read_answer(document)
-    if "state" in answer:  # it is complete; a Job waits for the words of the server's version
+    if "state" in answer:  # `_from_state` has made it; a Job also needs the server's version
         return answer["state"], "", True
     job = answer.get("job", {})
     if not job.get("job_id"):
@@ -777,11 +785,13 @@ def _from_answer(document: Any, server_version: str) -> tuple[JobState, str, boo
 
 
 def _parse(document: object) -> Any:
-    """JSON as RFC 8259 has it: in UTF-8, without the NaN and Infinity that json would take."""
+    """Parse strictly: UTF-8 only, and without the NaN and Infinity that json would accept."""
     if isinstance(document, (bytes, bytearray)):
         document = document.decode("utf-8")
     if not isinstance(document, str):
         return document
+    if document.count("{") + document.count("null") > _MAX_OBJECTS:  # a null element is one, too
+        raise _Mismatch(f"it has more than {_MAX_OBJECTS} objects")
     return json.loads(document.lstrip("\ufeff"), parse_constant=_refuse_constant)
 
 
@@ -790,22 +800,22 @@ def _refuse_constant(name: str) -> None:
 
 
 def _decode(document: object, server_version: str, asked: str = "") -> tuple[StateResponse, bool]:
-    """An answer, which has to be about the job that was asked for; whether it is a complete one."""
+    """Decode an answer about the job `asked` for, and tell whether executions are listed."""
     parsed = _parse(document)
     try:
         state, name, is_complete = _from_answer(parsed, server_version)
     finally:
-        _folded.cache_clear()  # the names that a server sends are not kept
-    is_ours = state.job_id.startswith(asked) or name == asked  # any text starts with ""
+        _folded.cache_clear()  # so that no server's names stay in memory
+    is_ours = state.job_id.startswith(asked) or name == asked  # "" asks for any
     if state.job_id and not is_ours:
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed), is_complete
 
 
 def decode(document: object, *, server_version: str = "") -> StateResponse:
-    """Decodes an answer of any release: bytes or text of JSON, or the object parsed from it.
+    """Decode an answer of any release: bytes or text of JSON, or the object parsed from it.
 
-    `server_version`, as "v1.5.2", says what the newer API's numbers mean. Raises DecodeError.
+    `server_version`, such as "v1.5.2", tells what the newer API's numbers mean. Raises DecodeError.
     """
     if not isinstance(server_version, str):
         raise TypeError("server_version has to be text")
@@ -818,7 +828,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 
 # ------------------------------------------------------------------------------------- transport
-# HTTP with a deadline for the whole call, a cap on what is read, and checked lengths.
+# One HTTP exchange, with a deadline for all of it and a check of everything that can be cut short.
 
 _PORTS = {"http": 80, "https": 443}
 _TOO_LARGE = "the answer is over 16 MiB"
@@ -827,26 +837,29 @@ _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError
 
 
 class _Deadline:
-    """The end of the time that a call has."""
+    """The time by which a call has to be over."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """The seconds until then. TimeoutError if there are none."""
+        """Return the seconds that are left. Raise TimeoutError if there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         return left
 
     def halved(self) -> _Deadline:
-        """The end of half of the time that is left, if any is."""
+        """Return a deadline halfway between now and this one."""
         return _Deadline((self._end - time.monotonic()) / 2)
 
 
 class _DeadlineSocket(io.RawIOBase):
-    """What http.client.HTTPResponse asks of a socket; each step has the time that is left."""
+    """A socket for http.client.HTTPResponse, which calls `makefile` once and then only reads.
+
+    Each step has the time that is left until the deadline.
+    """
 
     def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
         self._sock = sock
@@ -868,7 +881,7 @@ class _DeadlineSocket(io.RawIOBase):
 
 
 def _dial(peer: urllib.parse.SplitResult, deadline: _Deadline) -> socket.socket:
-    """Connects to the first address that answers; they share the time."""
+    """Connect to the first address that answers. The addresses share the time."""
     port = peer.port or _PORTS[peer.scheme]
     addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
     failure = OSError("the host has no address")
@@ -876,12 +889,13 @@ def _dial(peer: urllib.parse.SplitResult, deadline: _Deadline) -> socket.socket:
         share = deadline.left() / (len(addresses) - tried)
         try:
             return _connect(socket.socket(family, kind, protocol), address, share)
-        except OSError as error:  # this machine has no IPv6, perhaps
+        except OSError as error:  # try the next: this machine may lack IPv6, for example
             failure = error
     raise failure
 
 
 def _connect(sock: socket.socket, address: Any, timeout: float) -> socket.socket:
+    """Connect a new socket, or close it."""
     try:
         sock.settimeout(timeout)
         sock.connect(address)
@@ -892,12 +906,13 @@ def _connect(sock: socket.socket, address: Any, timeout: float) -> socket.socket
 
 
 @contextlib.contextmanager
-def _sent(
+def _request(
     sock: Any, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
 ) -> Iterator[http.client.HTTPResponse]:
-    """Sends a request and yields the answer, whose head is read.
+    """Send a request, and yield the answer once its status and headers are read.
 
-    The caller has checked that no part of the request has a line end in it.
+    The caller has checked that nothing in the request contains a line end. HTTPResponse.begin is
+    not documented; if it goes away, this raises AttributeError.
     """
     lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -908,11 +923,7 @@ def _sent(
 
 
 class _Server:
-    """A server, and the way to it: directly, or through a proxy.
-
-    Not documented, but used here are HTTPResponse.begin and urllib's proxy_bypass. If one of them
-    goes, that is an AttributeError, never a protection less.
-    """
+    """A server, and the way to it: directly or through a proxy."""
 
     def __init__(self, url: str, proxy: _Proxy | None, context: ssl.SSLContext | None) -> None:
         self.url = url
@@ -923,7 +934,7 @@ class _Server:
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
     ) -> tuple[http.client.HTTPResponse, bytearray]:
-        """Sends a request; returns the answer and its body, or what can be read of a refusal's."""
+        """Send a request; return the answer and its body, which may be incomplete in a refusal."""
         headers = {"Host": self._address.netloc, **headers}
         if body:
             headers["Content-Length"] = str(len(body))
@@ -934,15 +945,15 @@ class _Server:
             target = self._address.path + path
         with contextlib.closing(self._open(deadline)) as sock:
             deadline_sock = _DeadlineSocket(sock, deadline)
-            with _sent(deadline_sock, method, target, headers, body) as answer:
+            with _request(deadline_sock, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                # A refusal's body is text for people: half of the time stays for the next route.
+                # A refusal's body only explains it: keep half of the time for the next route.
                 deadline_sock.deadline = deadline.halved()
                 return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
-        """A socket to the server, or to the proxy that passes on what is sent."""
+        """Connect to the server, or to the proxy that forwards plain http."""
         sock = _dial(self.proxy.address if self.proxy else self._address, deadline)
         try:
             if self._address.scheme == "https":
@@ -955,21 +966,23 @@ class _Server:
         return sock
 
     def _open_tunnel(self, sock: _DeadlineSocket, proxy: _Proxy) -> None:
+        """Ask the proxy for a tunnel to the server."""
         host = self._address.netloc if self._address.port else f"{self._address.netloc}:443"
-        with _sent(sock, "CONNECT", host, {"Host": host, **proxy.headers}) as answer:
+        with _request(sock, "CONNECT", host, {"Host": host, **proxy.headers}) as answer:
             if answer.status != 200:
                 raise OSError(f"it refuses a tunnel: {answer.status} {answer.reason}")
 
     def _secure(self, sock: socket.socket, deadline: _Deadline) -> ssl.SSLSocket:
+        """Start TLS on a connected socket."""
         if self._context is None:
-            self._context = ssl.create_default_context()  # takes 16 ms, so once
-        sock.settimeout(deadline.left())  # for the whole handshake
+            self._context = ssl.create_default_context()  # this takes 16 ms, so do it once
+        sock.settimeout(deadline.left())  # CPython applies it to the whole handshake
         host = (self._address.hostname or "").rstrip(".")
         return self._context.wrap_socket(sock, server_hostname=host)
 
 
 def _check_codings(answer: http.client.HTTPResponse) -> None:
-    """Chunks are the only coding that http.client undoes."""
+    """Refuse every coding but chunks, which http.client decodes."""
     codings = [value.lower() for value in answer.headers.get_all("Transfer-Encoding", [])]
     encodings = [value.lower() for value in answer.headers.get_all("Content-Encoding", [])]
     if codings not in ([], ["chunked"]) or set(encodings) - {"identity"}:
@@ -977,6 +990,7 @@ def _check_codings(answer: http.client.HTTPResponse) -> None:
 
 
 def _declared_length(answer: http.client.HTTPResponse) -> int | None:
+    """Return the Content-Length, None if there is none."""
     lengths = {value.strip() for value in answer.headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
@@ -984,11 +998,11 @@ def _declared_length(answer: http.client.HTTPResponse) -> int | None:
 
 
 def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
-    """The body of an answer. What is refused here, http.client would not mind."""
+    """Read the body of a 200. Every error here is one that http.client would overlook."""
     _check_codings(answer)
     is_chunked = "Transfer-Encoding" in answer.headers
     declared = _declared_length(answer)
-    if is_chunked:  # then a length counts no more
+    if is_chunked:  # then a length does not count (RFC 9112, 6.3)
         declared = None
     if declared is not None and declared > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
@@ -998,23 +1012,23 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
         raise OSError(_TOO_LARGE)
     if declared is not None and len(body) < declared:
         raise OSError(_CUT_SHORT)
-    # http.client takes a head that was cut off for a whole one: no length, no chunks, no body.
+    # Headers that were cut off look complete to http.client: no length, no chunks, no body.
     if declared is None and not is_chunked and not body:
         raise OSError(_CUT_SHORT)
     return body
 
 
 def _read_start(answer: http.client.HTTPResponse) -> bytearray:
-    """The start of a body, or what can be read of it."""
+    """Read the start of a refusal's body, or what arrives of it."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        # Twice what is shown: secrets are hidden first, and then it is cut.
+        # Twice what is kept: a secret at that cut has to be whole, so that it can be masked.
         _read_to(2 * _MAX_BODY, answer, body)
     return body
 
 
 def _read_to(limit: int, answer: http.client.HTTPResponse, body: bytearray) -> None:
-    """Adds to a body what comes, until it ends or is longer than the limit."""
+    """Append what arrives to `body`, until it ends or is longer than the limit."""
     while len(body) <= limit:
         piece = answer.read1(65536)
         if not piece:
@@ -1023,10 +1037,10 @@ def _read_to(limit: int, answer: http.client.HTTPResponse, body: bytearray) -> N
 
 
 # ------------------------------------------------------------------------ arguments, environment
-# Each message begins with the name of the argument or variable that is wrong.
+# Every message begins with the name of the argument or variable at fault. `main` relies on that.
 
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}  # what Go's strconv.ParseBool takes
-_FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # and no flag at all
+_FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # "": the variable is not set
 _FRAMING = {"connection", "content-length", "expect", "trailer", "transfer-encoding", "upgrade"}
 _FRAMING.add("te")  # codespell:ignore te
 _LABEL = "[0-9A-Za-z_-]{1,63}"
@@ -1041,7 +1055,7 @@ _OUR_HEADERS = {
 
 
 def _usable_request(request: str | StateRequest) -> StateRequest:
-    """A request that can be sent, without the blanks that files leave around a job id."""
+    """Check a request, and drop the blanks that files leave around a job id."""
     if not isinstance(request, StateRequest):
         request = StateRequest(request)
     if not isinstance(request.job_id, str) or not isinstance(request.client_id, str):
@@ -1055,15 +1069,16 @@ def _usable_request(request: str | StateRequest) -> StateRequest:
 
 
 def _usable_seconds(name: str, seconds: float) -> float:
+    """Check a time. Over 1e9 seconds, clocks and sleeps would overflow."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{name} has to be a number of seconds")
     if not 0 < seconds < float("inf"):
         raise ValueError(f"{name} has to be a finite number of seconds above 0")
-    return float(min(seconds, 1e9))  # as far as clocks go
+    return float(min(seconds, 1e9))
 
 
 def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """A caller's headers, without those that frame a message: these are ours."""
+    """Check a caller's headers, and leave out those that frame the message: they are ours."""
     if headers is None:
         return {}
     if not isinstance(headers, Mapping):
@@ -1077,20 +1092,21 @@ def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         if not _fits_header(value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
         if name.lower() not in _FRAMING:
-            usable[name.title()] = value
+            usable[name.title()] = value  # one spelling, so that ours replace a caller's
     return usable
 
 
 def _fits_header(value: str) -> bool:
+    """Tell whether it is one line of Latin-1."""
     return re.fullmatch(r"[\t -~\xa0-\xff]*", value) is not None
 
 
 def _usable_url(name: str, url: str) -> str:
-    """A server's URL. The error does not repeat it: it may hold a password."""
+    """Check a server's URL. The error does not repeat it, because it may hold a password."""
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
     refusal = ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
-    if not re.fullmatch(_URL, url) or re.search(r"[?#\\]", url):  # a query, or a fragment
+    if not re.fullmatch(_URL, url) or re.search(r"[?#\\]", url):  # no query, no fragment
         raise refusal
     try:
         parts = urllib.parse.urlsplit(url)
@@ -1105,9 +1121,9 @@ def _usable_url(name: str, url: str) -> str:
 
 
 class _Proxy:
-    """A proxy, and the header by which it knows its user.
+    """An http:// proxy, and the header that says who its user is.
 
-    Its URL is [http://][user:password@]host[:port]. One that is asked over TLS is not supported.
+    Its URL is [http://][user:password@]host[:port]. Proxies that speak TLS are not supported.
     """
 
     def __init__(self, url: str) -> None:
@@ -1118,17 +1134,21 @@ class _Proxy:
         self.address = urllib.parse.urlsplit(_usable_url("proxy", f"http://{address}"))
         user, _, password = urllib.parse.unquote(user_info).partition(":")
         self.headers = {}
-        if user and password:  # urllib sends nothing if one is missing
+        if user and password:  # like urllib, send nothing if one is missing
             self.headers["Proxy-Authorization"] = _basic(user, password)
 
 
 def _basic(user: str, password: str) -> str:
+    """Return a Basic authorization (RFC 7617)."""
     pair = f"{user}:{password}".encode("utf-8", "surrogateescape")
     return "Basic " + base64.b64encode(pair).decode()
 
 
 def _environment_proxy(server_url: str) -> _Proxy | None:
-    """The proxy for a server, as urllib finds it; none for loopback, as with Bacalhau's tools."""
+    """Find the proxy for a server, as urllib does; like Bacalhau's tools, use none for loopback.
+
+    proxy_bypass is not documented; if it goes away, this raises AttributeError.
+    """
     parts = urllib.parse.urlsplit(server_url)
     is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", parts.hostname or "")
     if is_loopback or urllib.request.proxy_bypass(parts.netloc):
@@ -1143,12 +1163,12 @@ def _environment_proxy(server_url: str) -> _Proxy | None:
 
 
 def _variable(name: str) -> str:
-    """A variable of the environment, without the blanks and line ends that files leave there."""
+    """Read a variable of the environment, without the blanks that files leave around it."""
     return os.environ.get(name, "").strip()
 
 
 def _environment_url() -> str:
-    """The server that Bacalhau's own tools would ask."""
+    """Return the URL of the server that Bacalhau's own tools would ask."""
     host = _variable("BACALHAU_API_HOST") or "127.0.0.1"
     port = _variable("BACALHAU_API_PORT") or "1234"
     tls = _variable("BACALHAU_API_TLS_USETLS")
@@ -1157,7 +1177,7 @@ def _environment_url() -> str:
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
     url = host
-    if "://" not in host:  # but host, host:port, ::1 or [::1]:port; a URL has its own scheme
+    if "://" not in host:  # it is no URL, which would have its own scheme, but host, ::1, host:port
         is_bare_ipv6 = host.count(":") > 1 and not host.startswith("[")
         scheme = "https" if tls in _TRUE else "http"
         url = f"{scheme}://[{host}]" if is_bare_ipv6 else f"{scheme}://{host}"
@@ -1167,7 +1187,7 @@ def _environment_url() -> str:
 
 
 def _environment_credentials() -> dict[str, str]:
-    """The header by which the environment's user is known."""
+    """Return the header that authenticates the environment's user, if there is one."""
     key = _variable("BACALHAU_API_KEY")
     user = _variable("BACALHAU_API_USERNAME")
     password = _variable("BACALHAU_API_PASSWORD")
@@ -1186,7 +1206,7 @@ def _environment_credentials() -> dict[str, str]:
 
 
 def _environment_context() -> ssl.SSLContext | None:
-    """A context that trusts the environment's certificates, if it names any."""
+    """Return a context that trusts the environment's certificates, if it names any."""
     path = _variable("BACALHAU_API_TLS_CAFILE")
     try:
         return ssl.create_default_context(cafile=path) if path else None
@@ -1202,27 +1222,27 @@ _OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
 
 
 def _routes(job_id: str) -> list[tuple[str, str]]:
-    """The routes for a job, in the order in which they are asked."""
-    if job_id.startswith("j-"):  # the newer API gave this id out
+    """Return the routes for a job, in the order in which to ask them."""
+    if job_id.startswith("j-"):  # an id of the newer API
         return [_NEWER_API, _REQUESTER, _OLDEST]
     return [_REQUESTER, _NEWER_API, _OLDEST]
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """The credentials in headers, which no error may repeat: whole, and as a mere token.
+    """Return the credentials in headers, as whole values and as single words, longest first.
 
-    Those of under 8 characters would mask innocent text.
+    Those under 8 characters are left out: masking them would garble innocent text.
     """
     secrets = []
     for name, value in headers.items():
         if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
-            secrets += [value, value.rpartition(" ")[2]]  # "Bearer abc", "abc"
+            secrets += [value, value.rpartition(" ")[2]]  # "Bearer abc" and "abc"
     longest_first = sorted(secrets, key=len, reverse=True)
     return [secret for secret in longest_first if len(secret) >= 8]
 
 
 class _Call:
-    """All that a caller can choose, checked, and the secrets that no error may repeat."""
+    """All that a caller can choose, checked, and the secrets to keep out of errors."""
 
     def __init__(
         self,
@@ -1240,7 +1260,7 @@ class _Call:
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
         credentials = {}
-        if server_url is None or trusts_environment:  # else they would go to another server
+        if server_url is None or trusts_environment:  # they go to no server that code names
             credentials = _environment_credentials()
             ssl_context = ssl_context or _environment_context()
         self.headers = {
@@ -1254,17 +1274,18 @@ class _Call:
         self.routes = _routes(self.request.job_id)
 
     def prefer(self, route: tuple[str, str]) -> None:
-        """Lets the next question go there first."""
+        """Ask this route first from now on."""
         self.routes.remove(route)
         self.routes.insert(0, route)
 
     def hide(self, text: str) -> str:
+        """Mask every secret in a text."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
-        """The error as a cause, unless its text quotes a credential."""
+        """Return the error to raise from, or None if its text contains a secret."""
         return error if self.hide(str(error)) == str(error) else None
 
 
@@ -1287,7 +1308,7 @@ _UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # 404 s
 
 @dataclasses.dataclass
 class _Answer:
-    """What came back on a route. Of the body of a refusal, as much as could be read."""
+    """The answer to a question on one route. The body of a refusal may be incomplete."""
 
     call: _Call
     route: tuple[str, str]
@@ -1304,7 +1325,7 @@ class _Answer:
         return self.body[: 2 * _MAX_BODY].decode("utf-8", "replace")
 
     def response(self) -> tuple[StateResponse, bool]:
-        """The state in an answer of 200, and whether it is complete."""
+        """Decode the body of a 200, and tell whether executions are listed."""
         version = self.head.headers.get("X-Bacalhau-Git-Version", "").strip()
         try:
             return _decode(self.body, version, self.call.request.job_id)
@@ -1319,18 +1340,18 @@ class _Answer:
             ) from self.call.as_cause(error)
 
     def is_missing_route(self) -> bool:
-        """Whether this refusal means that the server does not have the route."""
+        """Tell whether the server refuses because it does not have the route."""
         if self.status == 410:
             return True
         if self.status in (404, 405):
             return not re.search(_JOB_STORE, self.text)
-        # Of any route that it does not have, a server with users (v1.7+) says: "user 'x' does not
-        # have the required capability".
+        # A server with users (v1.7+) refuses each route that it lacks with the words "user 'x' does
+        # not have the required capability".
         is_forbidden = self.status in (403, 500) and "capability" in self.text
         return is_forbidden and self.route == _REQUESTER
 
     def refusal(self) -> SDKError:
-        """The error for an answer other than 200."""
+        """Make the error for a status other than 200."""
         kind = {400: BadRequest, 500: InternalServerError}.get(self.status, SDKError)
         if self.status in _UNKNOWN_JOB and re.search(_UNKNOWN_JOB[self.status], self.text):
             kind = JobNotFound
@@ -1344,9 +1365,10 @@ class _Answer:
         )
 
     def words(self) -> str:
-        """What a refusal says."""
-        if 300 <= self.status < 400:
-            return f"a redirect to {self.head.headers.get('Location', '')}, which is not followed"
+        """Say what the server says, or at least what its status means."""
+        location = self.head.headers.get("Location")
+        if 300 <= self.status < 400 and location:
+            return f"a redirect to {location}, which is not followed"
         said = {}
         with contextlib.suppress(*_DECODING_ERRORS):  # up to v1.0.3 it is plain text
             said = _read_refusal(json.loads(self.text))
@@ -1359,6 +1381,7 @@ class _Answer:
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Answer:
+    """Put the question on one route."""
     method, path = route
     job_id = call.request.job_id
     path = path.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
@@ -1374,6 +1397,7 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Ans
 
 
 def _no_answer(call: _Call, url: str, deadline: _Deadline, error: Exception) -> TransportError:
+    """Make the error for a question that got no complete answer."""
     kind = TransportError
     words = _network_words(error)
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before 3.10
@@ -1387,7 +1411,7 @@ def _no_answer(call: _Call, url: str, deadline: _Deadline, error: Exception) -> 
 
 
 def _network_words(error: Exception) -> str:
-    """What went wrong between here and there."""
+    """Say in words what went wrong on the network."""
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
         remedy = (
@@ -1404,7 +1428,7 @@ def _network_words(error: Exception) -> str:
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
-    """Asks on one route after the other until one answers, within so many seconds in all."""
+    """Ask one route after the other until one answers, all within `seconds`."""
     deadline = _Deadline(seconds)
     untried = list(call.routes)
     refusals = []
@@ -1427,7 +1451,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 def _with_executions(
     response: StateResponse, call: _Call, untried: list[tuple[str, str]], deadline: _Deadline
 ) -> StateResponse:
-    """The answer of one of the other routes; if they all refuse, the one that there is."""
+    """Return the answer of another route; if all of them refuse, the one in hand."""
     for route in untried:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
@@ -1435,13 +1459,13 @@ def _with_executions(
             call.prefer(route)
             return response
         refusal = answer.refusal()
-        if _is_transient(refusal):  # it may still answer, and say how the executions ended
+        if _is_transient(refusal):  # later, this route may tell that a program failed
             raise refusal
     return response
 
 
 def _no_route(refusals: list[SDKError]) -> SDKError:
-    """The error that names every route and status, and carries the last one's status."""
+    """Make the error that names every route and its status."""
     told = [f"{error.status_code} from {_shorten(error.url, 99)}" for error in refusals]
     last = refusals[-1]
     return SDKError(
@@ -1453,7 +1477,7 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
 
 
 def _is_transient(error: SDKError) -> bool:
-    """Whether it can help to ask again."""
+    """Tell whether asking again can help."""
     if isinstance(error, TransportError):
         return not error._is_untrusted
     status = error.status_code or 0
@@ -1477,12 +1501,13 @@ def get(
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> StateResponse:
-    """Asks once for the state of a job: of a job id, or of a StateRequest.
+    """Ask once for the state of a job, given by its id or in a StateRequest.
 
-    `server_url` is http(s)://host[:port][/path]; without it, the environment's server is asked,
-    with the environment's credentials. `timeout` is in seconds, for the whole call but for
-    resolving names. `headers` are added to ours; Content-Type, User-Agent, Accept-Encoding and
-    what frames a message stay ours. Raises SDKError; ValueError and TypeError before it asks.
+    `server_url` is http(s)://host[:port][/path]. Without it, the environment's server is asked,
+    with the environment's credentials. `timeout` is in seconds, for the whole call except for
+    resolving names and decoding. `headers` are added to ours; Content-Type, User-Agent,
+    Accept-Encoding and those that frame the message stay ours. Raises SDKError, and before it
+    asks ValueError and TypeError.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
@@ -1497,29 +1522,30 @@ def wait(
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
 ) -> StateResponse:
-    """Asks, as `get` does, until the job has ended, or runs if it is a service or a daemon.
+    """Ask, as `get` does, until the job has ended or, if it is a service or daemon, runs.
 
-    It asks again after 0.5 seconds, then after ever longer pauses of up to 5, and honours
-    Retry-After. It goes on after a TransportError (but not if a certificate is not trusted), 408,
-    425, 429 and each 5xx but 500 and 501: until `limit` (seconds) has passed, or without one, ten
-    times in a row. Raises WaitTimeout when `limit` has passed, and all that `get` raises.
+    The first pause is 0.5 seconds; each is half as long again as the one before, up to 5 seconds,
+    or as long as Retry-After says. After a TransportError (except for an untrusted certificate),
+    408, 425, 429 and every 5xx but 500 and 501 it goes on: until `limit` seconds have passed, or
+    without a limit ten times in a row. Raises WaitTimeout after `limit`, and what `get` raises.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _Wait(call, limit).run()
 
 
 class _Wait:
-    """A wait for a job's end: one question after the other."""
+    """Asks about a job again and again until it has ended."""
 
     def __init__(self, call: _Call, limit: float | None) -> None:
         self.call = call
         self.limit = None if limit is None else _usable_seconds("limit", limit)
         self.end = time.monotonic() + (self.limit or float("inf"))
         self.last: StateResponse | None = None  # the last answer
-        self.failure: SDKError | None = None  # of the last question
-        self.failures = 0  # in a row
+        self.failure: SDKError | None = None  # why the last question has no answer
+        self.failures = 0  # failures in a row
 
     def run(self) -> StateResponse:
+        """Return the answer that says how the job ended."""
         pause = _FIRST_PAUSE
         while time.monotonic() < self.end:
             response = self.ask()
@@ -1530,18 +1556,18 @@ class _Wait:
         raise self.ran_out() from self.failure
 
     def sleep(self, pause: float) -> None:
-        """Sleeps that long, or as long as the server asked for, but not past the end."""
+        """Sleep for a pause, or as long as the server asked, but not past the limit."""
         if self.failure and self.failure.retry_after:
             pause = max(pause, min(self.failure.retry_after, _LONGEST_RETRY_AFTER))
         time.sleep(max(0, min(pause, self.end - time.monotonic())))
 
     def ask(self) -> StateResponse | None:
-        """The answer to one question, or None if there is none for now."""
+        """Ask once. Return None if that failed, but asking again can help."""
         seconds = min(self.call.timeout, self.end - time.monotonic())
         try:
             response = _ask(self.call, seconds)
         except SDKError as error:
-            # If `limit` cut its time, a time-out says less than what was there before.
+            # A time-out that the limit caused says nothing new: keep the last failure, if any.
             limit_came_first = isinstance(error, TransportTimeout) and seconds < self.call.timeout
             if not limit_came_first:
                 self.on_failure(error)
@@ -1555,7 +1581,7 @@ class _Wait:
         self.failures = 0
 
     def on_failure(self, error: SDKError) -> None:
-        """Raises the failure if asking again cannot help, or has not."""
+        """Note a failure. Raise it if asking again cannot help, or failed too often."""
         self.failure = error
         self.failures += 1
         is_hopeless = self.limit is None and self.failures > _MOST_FAILURES
@@ -1563,6 +1589,7 @@ class _Wait:
             raise error
 
     def ran_out(self) -> WaitTimeout:
+        """Make the error that says how far the job has got."""
         if self.failure:
             why = self.failure.message
         elif self.last is None:
@@ -1577,7 +1604,7 @@ class _Wait:
 
 
 def _runs_on(state: JobState) -> bool:
-    """Whether it is a service or daemon that is running: these have no end of their own."""
+    """Tell whether it is a running service or daemon, which has no end of its own."""
     return state.job_type in ("service", "daemon") and state.state == "InProgress"
 
 
@@ -1608,7 +1635,7 @@ _DEMO_ANSWER = """{"state":{"Nodes":{
 
 @contextlib.contextmanager
 def _demo_server() -> Iterator[str]:
-    """Runs a server on a free loopback port, which answers as v0.3.17 would; yields its URL."""
+    """Run a server on a free loopback port that answers as v0.3.17 would; yield its URL."""
     import http.server
     import socketserver
     import threading
@@ -1642,7 +1669,7 @@ def _demo_server() -> Iterator[str]:
 
 
 def _table(state: JobState, asked: str) -> str:
-    """A line for the job; a line for each execution; the last words of failed programs."""
+    """Return a line for the job, one for each execution, and the last words of failed programs."""
     facts = [_one_line(state.job_id or asked), _one_line(state.state)]
     lines = ["  ".join(filter(None, (*facts, _one_line(state.status, _MAX_REASON))))]
     if state.executions:
@@ -1653,19 +1680,21 @@ def _table(state: JobState, asked: str) -> str:
 
 
 def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
+    """Lay out the executions in columns that fit their content."""
     rows = [["NODE", "SHARD", "STATE", "EXIT", "RESULT", "STATUS"]]
     rows += [list(map(_one_line, _cells(execution))) for execution in executions]
     if not any(execution.shard_index for execution in executions):
-        for row in rows:  # the job is neither sharded nor partitioned
+        for row in rows:  # without shards or partitions, that column says nothing
             row.pop(1)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _cells(execution: ExecutionState) -> list[str]:
+    """Return the cells of an execution's row."""
     output = execution.run_output
     code = output.exit_code if output else 0
-    # A 0 can also be that of a program which still runs.
+    # A program that still runs has 0, too.
     shows_code = code != 0 or (output is not None and execution.state == "Completed")
     return [
         execution.node_id,
@@ -1678,7 +1707,7 @@ def _cells(execution: ExecutionState) -> list[str]:
 
 
 def _place(results: StorageSpec) -> str:
-    """Where the results are, or at least of what kind they are."""
+    """Say where the results are, or at least of what kind they are."""
     if results.cid:
         return f"ipfs://{results.cid}"
     if results.s3 and results.s3.bucket:
@@ -1687,7 +1716,7 @@ def _place(results: StorageSpec) -> str:
 
 
 def _last_words(execution: ExecutionState) -> list[str]:
-    """The end of a failed program's standard error: people look for the reason there."""
+    """Return the end of a failed program's standard error, where people look for the reason."""
     output = execution.run_output
     if output is None or not output.stderr.strip():
         return []
@@ -1698,7 +1727,7 @@ def _last_words(execution: ExecutionState) -> list[str]:
 
 
 def _print_output(state: JobState) -> None:
-    """What the programs of completed executions wrote to standard output."""
+    """Print what the programs of completed executions wrote to standard output."""
     completed = list(filter(_may_have_completed, state.executions))
     outputs = [execution.run_output for execution in completed if execution.run_output]
     if not completed:
@@ -1712,31 +1741,31 @@ def _print_output(state: JobState) -> None:
 
 
 def _say(message: str) -> None:
-    """One line on standard error; if that cannot be written, there is nobody to tell."""
+    """Print a line on standard error. If even that fails, there is nobody to tell."""
     with contextlib.suppress(OSError):
         _print(sys.stderr, f"bac_states: {_one_line(message, _MAX_MESSAGE)}\n")
 
 
 def _print(stream: Any, text: str) -> None:
-    """Writes text, with escapes for what the stream's encoding lacks. OSError if that fails."""
-    if stream is None:  # how Python shows a closed one
+    """Write text, escaping what the encoding lacks. Raise OSError if that fails."""
+    if stream is None:  # it was closed when Python started
         raise OSError("it is closed")
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    except ValueError as error:  # a host's stream, closed
+    except ValueError as error:  # it was closed since
         raise OSError(str(error)) from error
 
 
 class _WaitAloud(_Wait):
-    """A wait that says on standard error how it goes on."""
+    """A wait that reports on standard error."""
 
     def on_answer(self, response: StateResponse) -> None:
         if self.failure:
             _say("the server answers again")
         if self.last is None:
-            is_news = not _has_ended(response.state)  # then the answer is printed at once
+            is_news = not _has_ended(response.state)  # if it has, the answer is printed next
         else:
             is_news = response.state.state != self.last.state.state
         if is_news:
@@ -1746,7 +1775,7 @@ class _WaitAloud(_Wait):
 
     def on_failure(self, error: SDKError) -> None:
         is_first = self.failure is None
-        super().on_failure(error)  # which raises it if it ends the wait
+        super().on_failure(error)  # which raises if this ends the wait
         if is_first:
             _say(f"no answer for now: {error}")
 
@@ -1805,11 +1834,11 @@ def _options(argv: list[str] | None) -> Any:
 
 
 def _run(options: Any) -> int:
-    """Asks, prints the answer, returns the exit code."""
+    """Ask, print the answer, and return the exit code."""
     job_id = _DEMO_JOB if options.job_id is None else options.job_id
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
-        # Who names a server has also set the environment, so its credentials go there.
+        # Whoever names a server here has set the environment, too: its credentials may go there.
         call = _Call(job_id, url, options.timeout, trusts_environment=not options.demo)
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
@@ -1826,7 +1855,7 @@ def _run(options: Any) -> int:
 
 
 def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
-    """The last answer of a wait, and the exit code that says how it ended."""
+    """Return the last answer of a wait, and the exit code."""
     try:
         response = _WaitAloud(call, limit).run()
     except WaitTimeout as error:
@@ -1838,7 +1867,7 @@ def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
     return response, 0 if is_success else 3
 
 
-# How the command spells the arguments.
+# How the command spells the arguments of `get` and `wait`.
 _SPELLED = {
     "job_id": "JOB_ID",
     "server_url": "--server",
@@ -1848,10 +1877,10 @@ _SPELLED = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command, as `--help` describes it; returns its exit code.
+    """Run the command, as `--help` describes it, and return its exit code.
 
-    Only wrong usage, --help and --version raise SystemExit, as argparse has it. The process and
-    its streams are left as they are.
+    Only wrong usage, --help and --version raise SystemExit, as argparse does. The process and its
+    streams are left as they are.
     """
     options = _options(argv)
     try:
@@ -1860,7 +1889,7 @@ def main(argv: list[str] | None = None) -> int:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
-        # Each begins with the name of an argument or variable (see the head of that section).
+        # It begins with an argument's name, which the user knows by another one.
         argument, _, problem = str(error).partition(" ")
         _say(f"{_SPELLED.get(argument, argument)} {problem}")
         return 2
@@ -1872,15 +1901,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_as_program() -> int:
-    """Runs the command as a process of its own, which is also what a console script calls."""
+    """Run the command as its own process. An installed console script calls this, too."""
     try:
         return main()
     except KeyboardInterrupt:
         import signal
 
-        if sys.platform != "win32":  # there os.kill would end it with another exit code
+        if sys.platform != "win32":  # where os.kill would end it with another exit code
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)  # so that a shell's loop around it ends as well
+            os.kill(os.getpid(), signal.SIGINT)  # ends a shell's loop around it, too
         return 130
     finally:
         _flush(sys.stdout)
@@ -1888,8 +1917,8 @@ def _run_as_program() -> int:
 
 
 def _flush(stream: Any) -> None:
-    """Flushes a stream. One that fails is pointed at nothing, for Python tries again at its end."""
-    if stream is None:  # closed
+    """Flush a stream. Redirect one that fails to nowhere: Python will flush it again at exit."""
+    if stream is None:  # it was closed when Python started
         return
     try:
         stream.flush()

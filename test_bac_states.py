@@ -1143,12 +1143,8 @@ NEWER_READ = json.loads("""
  "version": 5, "create_time": "2023-02-22T10:11:12Z", "update_time": "2023-02-22T10:11:13Z", "job_type": "service"}
 """)
 ERAS = {"nodes": NODES, "shards": SHARDS, "list": LIST, "newer": NEWER}
-READ = {
-    "nodes": {"state": "Completed", "executions": [EXECUTION_READ]},
-    "shards": JOB_READ,
-    "list": JOB_READ,
-    "newer": NEWER_READ,
-}
+READ = {"shards": JOB_READ, "list": JOB_READ, "newer": NEWER_READ}
+READ["nodes"] = {"state": "Completed", "executions": [EXECUTION_READ]}
 # What an era has no member for; all else has to be in its document above.
 LACKING = {"nodes": "timeout_at job_type", "shards": "job_type", "list": "job_type"}
 LACKING["newer"] = "timeout_at accepted_ask_for_bid verification_proposal verification_result"
@@ -1318,6 +1314,10 @@ def test_an_array_of_over_50_000_elements_is_a_decode_error():
     on_a_node = {"Shards": dict.fromkeys(map(str, range(50001)))}
     assert undecoded({"state": {"Nodes": {"n": on_a_node}}}).path == "state.Nodes.n.Shards"
     assert undecoded({"state": {"Nodes": {"n": {"Shards": {"x": {}}}}}}).path.endswith(".Shards.x")
+    for element in ({}, None):  # few enough in each array, but too many in all
+        shards = dict.fromkeys(map(str, range(11)), {"Executions": [element] * 50000})
+        error = undecoded(json.dumps({"state": {"JobID": "j", "Shards": shards}}))
+        assert "500000 objects" in error.message
 
 
 # Up to v0.2.7 a shard's state was a number, and v0.2.6 gave five of them another meaning. From
@@ -1474,9 +1474,7 @@ TIMES = {
     1700000000120000000: "2023-11-14T22:13:20.12Z",
     1: "1970-01-01T00:00:00.000000001Z",
     2**63 - 1: "2262-04-11T23:47:16.854775807Z",
-    0: "",
-    -1: "",
-    -6795364578871345152: "",  # what Go makes of its zero time
+    **{0: "", -1: "", -6795364578871345152: ""},  # what Go makes of its zero time
 }
 
 
@@ -2190,13 +2188,8 @@ def test_credentials_of_a_proxy_are_sent_to_it_and_never_told(monkeypatch, serve
     assert "proxy-authorization" not in proxy.requests[1].headers
 
 
-REFUSED_TUNNELS = {
-    "403": reply("no", 403),
-    "302": reply("", 302, "Location: http://h"),
-    "rubbish": b"rubbish\r\n\r\n",
-    "nothing": b"",
-    "reset": reset(),
-}
+REFUSED_TUNNELS = {"403": reply("no", 403), "302": reply("", 302, "Location: http://h")}
+REFUSED_TUNNELS.update(rubbish=b"rubbish\r\n\r\n", nothing=b"", reset=reset())
 
 
 @pytest.mark.parametrize("how", REFUSED_TUNNELS)
