@@ -139,8 +139,6 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
-    _is_untrusted = False  # True if the server's certificate is not trusted
-
 
 class TransportTimeout(TransportError, TimeoutError):
     """No complete answer within `timeout`."""
@@ -1405,19 +1403,15 @@ def _no_answer(call: _Call, url: str, deadline: _Deadline, error: Exception) -> 
         words = f"timed out after {deadline.seconds:g} s"
     way = " through the proxy" if call.server.proxy else ""
     message = f"no complete answer{way} from {_shorten(url)}: {words}"
-    failure = kind(call.hide(message), url=url)
-    failure._is_untrusted = isinstance(error, ssl.SSLCertVerificationError)
-    return failure
+    return kind(call.hide(message), url=url)
 
 
 def _network_words(error: Exception) -> str:
     """Say in words what went wrong on the network."""
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
-        remedy = (
-            "an ssl_context, or without a server_url BACALHAU_API_TLS_CAFILE, can say what to trust"
-        )
-        return f"its certificate is not trusted ({why}); {remedy}"
+        remedy = "pass an ssl_context or, for the environment's server, set BACALHAU_API_TLS_CAFILE"
+        return f"its certificate is not trusted ({why}); to trust it, {remedy}"
     if isinstance(error, http.client.IncompleteRead):
         return _CUT_SHORT
     if isinstance(error, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
@@ -1479,7 +1473,7 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
 def _is_transient(error: SDKError) -> bool:
     """Tell whether asking again can help."""
     if isinstance(error, TransportError):
-        return not error._is_untrusted
+        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
     status = error.status_code or 0
     return status in (408, 425, 429) or 502 <= status <= 599
 
