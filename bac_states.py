@@ -232,7 +232,8 @@ def _program_failed(execution: ExecutionState) -> bool:
 def _may_have_completed(execution: ExecutionState) -> bool:
     """Tell whether the state is Completed, or a number that meant it in some release.
 
-    It was 7 up to v1.5.1 and is 9 since. If the release is unknown, both stay numbers.
+    It was 7 up to v1.5.1 and is 9 since. If the release is unknown, both stay numbers, for each
+    of them has had another meaning, too.
     """
     return execution.state in ("Completed", "7", "9")
 
@@ -413,7 +414,7 @@ def _folded(name: str) -> str:
 
     Go ignores case, and v0.2.x wrote underscores.
     """
-    return str(name).replace("_", "").lower()  # keys that JSON did not make can be numbers
+    return str(name).replace("_", "").lower()  # a caller's dict may have other keys
 
 
 def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
@@ -424,7 +425,7 @@ def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
     known = {_folded(name): member for name, member in members.items()}
 
     def read(value: Any) -> dict[str, Any]:
-        if value is None:
+        if value is None:  # an element
             return {}
         if type(value) is not dict:
             raise _expected((dict,), value)
@@ -453,7 +454,10 @@ def _record(model: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -
 
 
 def _plain(model: type) -> dict[str, tuple[Any, ...]]:
-    """Describe each text, integer and flag of a model as a member of the same name."""
+    """Describe each text, integer and flag of a model as a member of the same name.
+
+    What follows it in a table replaces some of these.
+    """
     members = {}
     for field in dataclasses.fields(model):
         kind = type(field.default)  # the default of each such field tells its type
@@ -505,13 +509,6 @@ def _to_desired_state(state: int | str) -> str:
     return _to_word(state, _DESIRED_STATES)
 
 
-def _to_text(text: Any) -> str:
-    """Read a value of a map of text. As in Go, null is "" there."""
-    if text is not None and type(text) is not str:
-        raise _expected((str,), text)
-    return text or ""
-
-
 # The operation's own document. It uses our models' names in several spellings. Samples:
 #
 # v0.2.0   {"state": {"nodes": {"Qm1": {"shards": {"0": {"state": 7, "shard_index": 0, ...}}}}}}
@@ -526,6 +523,15 @@ _S3 = {
     "checksum_sha256": _member("checksum", str),  # the newer API's name
 }
 _read_s3 = _record(S3StorageSpec, _S3)
+
+
+def _to_text(text: Any) -> str:
+    """Read a value of a map of text. As in Go, null is "" there."""
+    if text is not None and type(text) is not str:
+        raise _expected((str,), text)
+    return text or ""
+
+
 _STORAGE = {
     **_plain(StorageSpec),
     "s3": _member("s3", dict, convert=_read_s3),
@@ -660,14 +666,14 @@ def _from_state(value: dict[str, Any]) -> JobState:
         # Without this check, a Job printed alone would pass for a job that is New.
         raise _Mismatch("nothing in it belongs to a job's state")
     members = _read_state(value)  # nulls are gone
-    # Up to v0.3.19 a document has only nodes, and has none at first: {} is a job that is New.
-    has_only_nodes = "nodes" in members or not members
+    has_nodes = "nodes" in members  # up to v0.3.19, and then it has nothing else
+    is_new = not members  # up to v0.3.19, before there are nodes
     nodes = members.pop("nodes", {})
     shards = members.pop("shards", {})
     executions = list(members.pop("executions", ()))
     for shard in shards.values():
         executions.extend(shard.get("executions", ()))
-    if has_only_nodes:
+    if has_nodes or is_new:
         executions = _from_nodes(nodes)
         members["state"] = _job_state(executions)
     return JobState(**members, executions=tuple(executions))
@@ -681,10 +687,12 @@ def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
     executions = []
     for node_id, node in nodes.items():
         for index, shard in node.get("shards", {}).items():
-            # A shard that does not say its node or its index has those of the maps around it.
-            told = {name: item for name, item in shard.items() if item}
-            told["state"] = _to_word(shard.get("state", ""), words)
-            executions.append(ExecutionState(**{"node_id": node_id, "shard_index": index, **told}))
+            own = {
+                "node_id": shard.get("node_id") or node_id,
+                "shard_index": shard.get("shard_index") or index,
+                "state": _to_word(shard.get("state", ""), words),
+            }
+            executions.append(ExecutionState(**{**shard, **own}))
     return executions
 
 
@@ -701,12 +709,12 @@ def _job_state(shards: list[ExecutionState]) -> str:
     # Any other word, even an unknown one, means that a shard is at work.
     if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
         return "InProgress"
+    if "Error" in states:
+        return "Error"
+    if "Completed" in states:
+        return "Completed"
     # Cancelled ends a node's bid, not the job. A node whose bid lost may stay Bidding for ever.
-    ranking = {"Error": "Error", "Completed": "Completed", "Bidding": "InProgress"}
-    for state, of_job in ranking.items():
-        if state in states:
-            return of_job
-    return "New"
+    return "InProgress" if "Bidding" in states else "New"
 
 
 # The newer API's states are translated as Bacalhau's own converter did while it had both APIs
@@ -738,13 +746,18 @@ def _execution_states(server_version: str) -> dict[int, str]:
 def _from_newer_job(
     job: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
 ) -> JobState:
-    state = job.pop("state", {})
+    """Make the models from the newer API's job and its executions."""
+    state = job.get("state", {})
     word: str = state.get("type", "")
     return JobState(
-        **job,
+        job_id=job["job_id"],
         state=_JOB_STATES.get(word, word),
         status=state.get("message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
+        version=job.get("version", 0),
+        create_time=job.get("create_time", ""),
+        update_time=job.get("update_time", ""),
+        job_type=job.get("job_type", ""),
     )
 
 
@@ -771,15 +784,14 @@ _read_answer = _fields(_ANSWER)
 def _from_answer(document: Any, server_version: str) -> tuple[JobState, str, bool]:
     """Return the job's state, its name (in the newer API), and whether executions are listed."""
     answer = _read_answer(document)
-    if "state" in answer:  # `_from_state` has made it; a Job also needs the server's version
+    if "state" in answer:  # made by `_from_state`; the job is still a dict
         return answer["state"], "", True
     job = answer.get("job", {})
     if not job.get("job_id"):
         raise _Mismatch("it has no state, and no Job with an ID")
-    name = job.pop("name", "")
     executions = answer.get("executions", {}).get("items", ())
     state = _from_newer_job(job, executions, _execution_states(server_version))
-    return state, name, "executions" in answer
+    return state, job.get("name", ""), "executions" in answer
 
 
 def _parse(document: object) -> Any:
@@ -788,7 +800,7 @@ def _parse(document: object) -> Any:
         document = document.decode("utf-8")
     if not isinstance(document, str):
         return document
-    if document.count("{") + document.count("null") > _MAX_OBJECTS:  # a null element is one, too
+    if sum(map(document.count, ("{", "[", "null"))) > _MAX_OBJECTS:  # null can stand for an object
         raise _Mismatch(f"it has more than {_MAX_OBJECTS} objects")
     return json.loads(document.lstrip("\ufeff"), parse_constant=_refuse_constant)
 
@@ -856,15 +868,18 @@ class _Deadline:
 class _DeadlineSocket(io.RawIOBase):
     """A socket for http.client.HTTPResponse, which calls `makefile` once and then only reads.
 
-    Each step has the time that is left until the deadline.
+    Each step has the time that is left until the deadline. Closing it leaves the socket open.
     """
 
     def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
         self._sock = sock
-        self.deadline = deadline
+        self._deadline = deadline
+
+    def halve_time(self) -> None:
+        self._deadline = self._deadline.halved()
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self.deadline.left())
+        self._sock.settimeout(self._deadline.left())
         self._sock.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -874,7 +889,7 @@ class _DeadlineSocket(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(self.deadline.left())
+        self._sock.settimeout(self._deadline.left())
         return self._sock.recv_into(buffer)
 
 
@@ -905,7 +920,7 @@ def _connect(sock: socket.socket, address: Any, timeout: float) -> socket.socket
 
 @contextlib.contextmanager
 def _request(
-    sock: Any, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
+    sock: _DeadlineSocket, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
 ) -> Iterator[http.client.HTTPResponse]:
     """Send a request, and yield the answer once its status and headers are read.
 
@@ -915,7 +930,8 @@ def _request(
     lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-    with http.client.HTTPResponse(sock, method=method) as answer:
+    stream: Any = sock
+    with http.client.HTTPResponse(stream, method=method) as answer:
         answer.begin()
         yield answer
 
@@ -946,8 +962,7 @@ class _Server:
             with _request(deadline_sock, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                # A refusal's body only explains it: keep half of the time for the next route.
-                deadline_sock.deadline = deadline.halved()
+                deadline_sock.halve_time()  # the other half is for the next route
                 return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
@@ -1010,7 +1025,8 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
         raise OSError(_TOO_LARGE)
     if declared is not None and len(body) < declared:
         raise OSError(_CUT_SHORT)
-    # Headers that were cut off look complete to http.client: no length, no chunks, no body.
+    # Headers that were cut off look complete to http.client: no length, no chunks, no body. (A
+    # server that means to send an empty body has no answer, either.)
     if declared is None and not is_chunked and not body:
         raise OSError(_CUT_SHORT)
     return body
@@ -1104,7 +1120,7 @@ def _usable_url(name: str, url: str) -> str:
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
     refusal = ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
-    if not re.fullmatch(_URL, url) or re.search(r"[?#\\]", url):  # no query, no fragment
+    if not re.fullmatch(_URL, url) or any(mark in url for mark in "?#\\"):
         raise refusal
     try:
         parts = urllib.parse.urlsplit(url)
@@ -1154,7 +1170,7 @@ def _environment_proxy(server_url: str) -> _Proxy | None:
     url = urllib.request.getproxies().get(parts.scheme)
     try:
         return _Proxy(url) if url else None
-    except ValueError:
+    except ValueError:  # no argument of the caller's is at fault
         problem = "the environment names a proxy for it that is not http://host:port"
         message = f"no answer from {_shorten(server_url)}: {problem}"
         raise TransportError(message, url=server_url) from None
@@ -1175,7 +1191,7 @@ def _environment_url() -> str:
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
     url = host
-    if "://" not in host:  # it is no URL, which would have its own scheme, but host, ::1, host:port
+    if "://" not in host:  # a URL has its own scheme; this is host, host:port, ::1 or [::1]:port
         is_bare_ipv6 = host.count(":") > 1 and not host.startswith("[")
         scheme = "https" if tls in _TRUE else "http"
         url = f"{scheme}://[{host}]" if is_bare_ipv6 else f"{scheme}://{host}"
@@ -1227,7 +1243,7 @@ def _routes(job_id: str) -> list[tuple[str, str]]:
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """Return the credentials in headers, as whole values and as single words, longest first.
+    """Return the credentials in headers, longest first: values, and what follows their last blank.
 
     Those under 8 characters are left out: masking them would garble innocent text.
     """
@@ -1258,7 +1274,7 @@ class _Call:
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
         credentials = {}
-        if server_url is None or trusts_environment:  # they go to no server that code names
+        if server_url is None or trusts_environment:  # not to a server_url from code
             credentials = _environment_credentials()
             ssl_context = ssl_context or _environment_context()
         self.headers = {
@@ -1343,10 +1359,11 @@ class _Answer:
             return True
         if self.status in (404, 405):
             return not re.search(_JOB_STORE, self.text)
-        # A server with users (v1.7+) refuses each route that it lacks with the words "user 'x' does
-        # not have the required capability".
-        is_forbidden = self.status in (403, 500) and "capability" in self.text
-        return is_forbidden and self.route == _REQUESTER
+        if self.route != _REQUESTER:
+            return False
+        # A server with users (v1.7+) says so of each route that it lacks: "user 'x' does not have
+        # the required capability".
+        return self.status in (403, 500) and "capability" in self.text
 
     def refusal(self) -> SDKError:
         """Make the error for a status other than 200."""
@@ -1445,7 +1462,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 def _with_executions(
     response: StateResponse, call: _Call, untried: list[tuple[str, str]], deadline: _Deadline
 ) -> StateResponse:
-    """Return the answer of another route; if all of them refuse, the one in hand."""
+    """Return the answer of another route; if all of them refuse for good, the one in hand.
+
+    A failure that may pass is raised: without its executions, a failed job can look successful.
+    """
     for route in untried:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
@@ -1453,7 +1473,7 @@ def _with_executions(
             call.prefer(route)
             return response
         refusal = answer.refusal()
-        if _is_transient(refusal):  # later, this route may tell that a program failed
+        if _is_transient(refusal):
             raise refusal
     return response
 
@@ -1519,9 +1539,10 @@ def wait(
     """Ask, as `get` does, until the job has ended or, if it is a service or daemon, runs.
 
     The first pause is 0.5 seconds; each is half as long again as the one before, up to 5 seconds,
-    or as long as Retry-After says. After a TransportError (except for an untrusted certificate),
-    408, 425, 429 and every 5xx but 500 and 501 it goes on: until `limit` seconds have passed, or
-    without a limit ten times in a row. Raises WaitTimeout after `limit`, and what `get` raises.
+    or as long as Retry-After says. A TransportError (except for an untrusted certificate), 408,
+    425, 429 and every 5xx but 500 and 501 do not end it until `limit` seconds have passed. Without
+    a limit, ten of them in a row are tolerated. Raises WaitTimeout after `limit`, and what `get`
+    raises.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _Wait(call, limit).run()
@@ -1556,7 +1577,7 @@ class _Wait:
         time.sleep(max(0, min(pause, self.end - time.monotonic())))
 
     def ask(self) -> StateResponse | None:
-        """Ask once. Return None if that failed, but asking again can help."""
+        """Ask once. Return None if that failed, but may not fail again; else raise the failure."""
         seconds = min(self.call.timeout, self.end - time.monotonic())
         try:
             response = _ask(self.call, seconds)
@@ -1729,9 +1750,16 @@ def _print_output(state: JobState) -> None:
     if any(output.stdout_truncated for output in outputs):
         _say("the server kept only a part of this output")
     text = "".join(output.stdout for output in outputs)
-    if hasattr(sys.stdout, "isatty") and sys.stdout.isatty():
+    if _is_terminal(sys.stdout):
         text = "\n".join(map(_escape, text.split("\n")))
     _print(sys.stdout, text)
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # there is none, it is no file, or it is closed
+        return False
 
 
 def _say(message: str) -> None:
