@@ -384,7 +384,7 @@ def _array(field: str, read: _Read) -> tuple[Any, ...]:
 
 
 def _map(field: str, read: _Read) -> tuple[Any, ...]:
-    """Describe a member that is an object with data for keys; `read` reads each value."""
+    """Describe a member that is an object whose keys are data; `read` reads each value."""
 
     def read_map(items: dict[str, Any]) -> dict[str, Any]:
         _check_size(len(items))
@@ -418,21 +418,18 @@ def _folded(name: str) -> str:
 
 
 def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
-    """Make a function that reads a JSON object into a dict of its known members, by our names.
-
-    As in Go, a null member counts as absent, and a null element of an array or map as empty.
-    """
+    """Make a function that reads a JSON object into a dict of its known members, by our names."""
     known = {_folded(name): member for name, member in members.items()}
 
     def read(value: Any) -> dict[str, Any]:
-        if value is None:  # an element
+        if value is None:  # as in Go, a null element counts as an empty object
             return {}
         if type(value) is not dict:
             raise _expected((dict,), value)
         found = {}
         for name, item in value.items():
             member = known.get(_folded(name))
-            if member is None or item is None:
+            if member is None or item is None:  # and a null member as absent
                 continue
             field, types, convert = member
             try:  # like `_read_at`, but inline: this loop takes most of the time
@@ -554,7 +551,7 @@ _EXECUTION = {
     "create_time": _member("create_time", str, convert=_to_time),
     "update_time": _member("update_time", str, convert=_to_time),
 }
-_executions = _array("executions", _record(ExecutionState, _EXECUTION))
+_EXECUTIONS = _array("executions", _record(ExecutionState, _EXECUTION))
 _SHARD = {**_EXECUTION, "state": _member("state", int, str)}  # a number up to v0.2.7
 _read_shard = _fields(_SHARD)
 
@@ -570,13 +567,13 @@ def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     _check_size(len(shards))
     found = {}
     for key, shard in shards.items():
-        index = _read_at(key, _to_index, key)
+        index = _read_at(key, _to_index, key)  # a bad key has its own place in the path
         found[index] = _read_at(key, _read_shard, shard)
     return found
 
 
 _NODE = {"shards": _member("shards", dict, convert=_read_shards)}
-_SHARD_OF_ALL_NODES = {"executions": _executions}
+_SHARD_OF_ALL_NODES = {"executions": _EXECUTIONS}
 _STATE = {
     "job_id": _member("job_id", str),
     "state": _member("state", str),
@@ -584,7 +581,7 @@ _STATE = {
     "version": _member("version", int),
     "nodes": _map("nodes", _fields(_NODE)),  # to v0.3.19
     "shards": _map("shards", _fields(_SHARD_OF_ALL_NODES)),  # v0.3.20 to v0.3.23
-    "executions": _executions,  # v0.3.24+
+    "executions": _EXECUTIONS,  # v0.3.24+
     "create_time": _member("create_time", str, convert=_to_time),
     "update_time": _member("update_time", str, convert=_to_time),
     "timeout_at": _member("timeout_at", str, convert=_to_time),
@@ -608,7 +605,7 @@ def _read_result(value: dict[str, Any]) -> StorageSpec:
     result = _read_result_type(value)
     source = result.get("source", "")
     params = result.get("params", {})
-    if not source:  # the record is empty, which is not the same as None
+    if not source:  # without a Type, nothing says how to read the Params
         return StorageSpec()
     if source.lower() == "s3":
         return StorageSpec(source, s3=_read_at("Params", _read_s3, params))
@@ -627,8 +624,8 @@ _NEWER_EXECUTION = {
     "JobID": _member("job_id", str),
     "NodeID": _member("node_id", str),
     "PartitionIndex": _member("shard_index", int),  # v1.6.1+
-    "ComputeState": _member("compute", dict, convert=_fields(_NUMBERED_STATE)),
-    "DesiredState": _member("desired", dict, convert=_fields(_NUMBERED_STATE)),
+    "ComputeState": _member("state", dict, convert=_fields(_NUMBERED_STATE)),
+    "DesiredState": _member("desired_state", dict, convert=_fields(_NUMBERED_STATE)),
     "PublishedResult": _member("published_results", dict, convert=_read_result),
     "RunOutput": _member("run_output", dict, convert=_read_output),
     **_NEWER_RECORD,
@@ -666,17 +663,24 @@ def _from_state(value: dict[str, Any]) -> JobState:
         # Without this check, a Job printed alone would pass for a job that is New.
         raise _Mismatch("nothing in it belongs to a job's state")
     members = _read_state(value)  # nulls are gone
-    has_nodes = "nodes" in members  # up to v0.3.19, and then it has nothing else
-    is_new = not members  # up to v0.3.19, before there are nodes
-    nodes = members.pop("nodes", {})
-    shards = members.pop("shards", {})
-    executions = list(members.pop("executions", ()))
-    for shard in shards.values():
+    executions = _from_nodes(members.get("nodes", {}))
+    for shard in members.get("shards", {}).values():
         executions.extend(shard.get("executions", ()))
-    if has_nodes or is_new:
-        executions = _from_nodes(nodes)
-        members["state"] = _job_state(executions)
-    return JobState(**members, executions=tuple(executions))
+    executions.extend(members.get("executions", ()))
+    state = members.get("state", "")
+    # Up to v0.3.19 a document has nothing but nodes, and before there are any it is {}.
+    if not state and ("nodes" in members or not members):
+        state = _job_state(executions)
+    return JobState(
+        job_id=members.get("job_id", ""),
+        state=state,
+        status=members.get("status", ""),
+        executions=tuple(executions),
+        version=members.get("version", 0),
+        create_time=members.get("create_time", ""),
+        update_time=members.get("update_time", ""),
+        timeout_at=members.get("timeout_at", ""),
+    )
 
 
 def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
@@ -698,7 +702,7 @@ def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
 
 def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
     """Return the words for the numbers in these shards."""
-    # v0.2.5 writes an index of 0 ("ShardIndex": 0), v0.2.6 omits it. Nearly every job has one.
+    # Nearly every job has a shard 0. v0.2.5 writes its index ("ShardIndex": 0), v0.2.6 omits it.
     is_to_v0_2_5 = any(shard.get("shard_index") == 0 for shard in shards)
     return _SHARD_STATES_TO_V0_2_5 if is_to_v0_2_5 else _SHARD_STATES
 
@@ -762,15 +766,16 @@ def _from_newer_job(
 
 
 def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
-    compute = execution.pop("compute", {})
-    desired = execution.pop("desired", {})
+    """Make an execution: its two states become words, and their messages its status."""
+    compute = execution.get("state", {})
+    desired = execution.get("desired_state", {})
     messages = [compute.get("message", ""), desired.get("message", "")]
-    return ExecutionState(
-        **execution,
-        state=_to_word(compute.get("type", ""), words),
-        status=". ".join(dict.fromkeys(filter(None, messages))),  # equal messages only once
-        desired_state=_to_desired_state(desired.get("type", "")),
-    )
+    own = {
+        "state": _to_word(compute.get("type", ""), words),
+        "desired_state": _to_desired_state(desired.get("type", "")),
+        "status": ". ".join(dict.fromkeys(filter(None, messages))),  # equal messages only once
+    }
+    return ExecutionState(**{**execution, **own})
 
 
 _ANSWER = {
@@ -784,7 +789,7 @@ _read_answer = _fields(_ANSWER)
 def _from_answer(document: Any, server_version: str) -> tuple[JobState, str, bool]:
     """Return the job's state, its name (in the newer API), and whether executions are listed."""
     answer = _read_answer(document)
-    if "state" in answer:  # made by `_from_state`; the job is still a dict
+    if "state" in answer:  # `_from_state` made a JobState of it; a job is still a dict
         return answer["state"], "", True
     job = answer.get("job", {})
     if not job.get("job_id"):
@@ -800,7 +805,7 @@ def _parse(document: object) -> Any:
         document = document.decode("utf-8")
     if not isinstance(document, str):
         return document
-    if sum(map(document.count, ("{", "[", "null"))) > _MAX_OBJECTS:  # null can stand for an object
+    if document.count("{") + document.count("null") > _MAX_OBJECTS:  # null can be an empty object
         raise _Mismatch(f"it has more than {_MAX_OBJECTS} objects")
     return json.loads(document.lstrip("\ufeff"), parse_constant=_refuse_constant)
 
@@ -813,13 +818,13 @@ def _decode(document: object, server_version: str, asked: str = "") -> tuple[Sta
     """Decode an answer about the job `asked` for, and tell whether executions are listed."""
     parsed = _parse(document)
     try:
-        state, name, is_complete = _from_answer(parsed, server_version)
+        state, name, lists_executions = _from_answer(parsed, server_version)
     finally:
         _folded.cache_clear()  # so that no server's names stay in memory
     is_ours = state.job_id.startswith(asked) or name == asked  # "" asks for any
     if state.job_id and not is_ours:
         raise _Mismatch(f"it is about the job {state.job_id}")
-    return StateResponse(state, server_version, parsed), is_complete
+    return StateResponse(state, server_version, parsed), lists_executions
 
 
 def decode(document: object, *, server_version: str = "") -> StateResponse:
@@ -948,7 +953,10 @@ class _Server:
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
     ) -> tuple[http.client.HTTPResponse, bytearray]:
-        """Send a request; return the answer and its body, which may be incomplete in a refusal."""
+        """Send a request; return the answer, of which only the head is left to read, and its body.
+
+        The body of a refusal may be incomplete.
+        """
         headers = {"Host": self._address.netloc, **headers}
         if body:
             headers["Content-Length"] = str(len(body))
@@ -966,7 +974,7 @@ class _Server:
                 return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
-        """Connect to the server, or to the proxy that forwards plain http."""
+        """Connect to the server. Through a proxy that is a tunnel for https; http it forwards."""
         sock = _dial(self.proxy.address if self.proxy else self._address, deadline)
         try:
             if self._address.scheme == "https":
@@ -1014,9 +1022,8 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     """Read the body of a 200. Every error here is one that http.client would overlook."""
     _check_codings(answer)
     is_chunked = "Transfer-Encoding" in answer.headers
-    declared = _declared_length(answer)
-    if is_chunked:  # then a length does not count (RFC 9112, 6.3)
-        declared = None
+    length = _declared_length(answer)
+    declared = None if is_chunked else length  # RFC 9112, 6.3
     if declared is not None and declared > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     body = bytearray()
@@ -1025,8 +1032,7 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
         raise OSError(_TOO_LARGE)
     if declared is not None and len(body) < declared:
         raise OSError(_CUT_SHORT)
-    # Headers that were cut off look complete to http.client: no length, no chunks, no body. (A
-    # server that means to send an empty body has no answer, either.)
+    # Headers that were cut off look complete to http.client: no length, no chunks, no body.
     if declared is None and not is_chunked and not body:
         raise OSError(_CUT_SHORT)
     return body
@@ -1036,7 +1042,7 @@ def _read_start(answer: http.client.HTTPResponse) -> bytearray:
     """Read the start of a refusal's body, or what arrives of it."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        # Twice what is kept: a secret at that cut has to be whole, so that it can be masked.
+        # This is twice what `_Answer` keeps: a secret at its cut has to be whole to be masked.
         _read_to(2 * _MAX_BODY, answer, body)
     return body
 
@@ -1119,18 +1125,18 @@ def _usable_url(name: str, url: str) -> str:
     """Check a server's URL. The error does not repeat it, because it may hold a password."""
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
-    refusal = ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
+    problem = f"{name} has to be http(s)://host[:port][/path], in printable ASCII"
     if not re.fullmatch(_URL, url) or any(mark in url for mark in "?#\\"):
-        raise refusal
+        raise ValueError(problem)
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
         if parts.netloc.startswith("["):
             socket.inet_pton(socket.AF_INET6, parts.hostname or "")
     except (OSError, ValueError):  # a port above 65535, or no IPv6 address
-        raise refusal from None
+        raise ValueError(problem) from None
     if port == 0:
-        raise refusal
+        raise ValueError(problem)
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
@@ -1190,8 +1196,9 @@ def _environment_url() -> str:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    url = host
-    if "://" not in host:  # a URL has its own scheme; this is host, host:port, ::1 or [::1]:port
+    if "://" in host:  # a URL says its own scheme
+        url = host
+    else:
         is_bare_ipv6 = host.count(":") > 1 and not host.startswith("[")
         scheme = "https" if tls in _TRUE else "http"
         url = f"{scheme}://[{host}]" if is_bare_ipv6 else f"{scheme}://{host}"
@@ -1274,14 +1281,11 @@ class _Call:
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
         credentials = {}
-        if server_url is None or trusts_environment:  # not to a server_url from code
+        if server_url is None or trusts_environment:  # never to a server_url that a program passes
             credentials = _environment_credentials()
             ssl_context = ssl_context or _environment_context()
-        self.headers = {
-            **credentials,
-            **usable_headers,
-            **_OUR_HEADERS,
-        }  # of one name the last wins
+        # A later one wins: the caller's over the environment's, and ours over both.
+        self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}
         self.server = _Server(url, _environment_proxy(url), ssl_context)
         proxy_headers = self.server.proxy.headers if self.server.proxy else {}
         self.secrets = _secrets({**self.headers, **proxy_headers})
@@ -1447,8 +1451,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         route = untried.pop(0)
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
-            response, is_complete = answer.response()
-            if not is_complete:  # before v1.2.2 the newer API lists no executions
+            response, lists_executions = answer.response()
+            if not lists_executions:  # before v1.2.2 the newer API lists no executions
                 return _with_executions(response, call, untried, deadline)
             call.prefer(route)
             return response
@@ -1541,8 +1545,8 @@ def wait(
     The first pause is 0.5 seconds; each is half as long again as the one before, up to 5 seconds,
     or as long as Retry-After says. A TransportError (except for an untrusted certificate), 408,
     425, 429 and every 5xx but 500 and 501 do not end it until `limit` seconds have passed. Without
-    a limit, ten of them in a row are tolerated. Raises WaitTimeout after `limit`, and what `get`
-    raises.
+    a limit, ten of them in a row are tolerated. `limit` excludes what `timeout` does. Raises
+    WaitTimeout after `limit`, and what `get` raises.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _Wait(call, limit).run()
@@ -1579,12 +1583,12 @@ class _Wait:
     def ask(self) -> StateResponse | None:
         """Ask once. Return None if that failed, but may not fail again; else raise the failure."""
         seconds = min(self.call.timeout, self.end - time.monotonic())
+        is_cut = seconds < self.call.timeout
         try:
             response = _ask(self.call, seconds)
         except SDKError as error:
             # A time-out that the limit caused says nothing new: keep the last failure, if any.
-            limit_came_first = isinstance(error, TransportTimeout) and seconds < self.call.timeout
-            if not limit_came_first:
+            if not (is_cut and isinstance(error, TransportTimeout)):
                 self.on_failure(error)
             return None
         self.on_answer(response)
