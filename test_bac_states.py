@@ -1090,6 +1090,7 @@ def test_of_names_that_fold_to_one_the_last_wins_unless_it_is_null():
     for first, second in (('State":"A"', 'state":"B"'), ('state":"A"', 'State":"B"')):
         assert decoded(f'{{"state":{{"JobID":"j","{first},"{second}}}}}').state == "B"
     assert decoded('{"state":{"JobID":"j","State":"B","state":null}}').state == "B"
+    assert decoded('{"state":{"JobID":"j","State":"B","Nodes":{}}}').state == "B"  # it is told
 
 
 # Every member of every record, in each era. A member that is added to a model has to be added here,
@@ -1278,7 +1279,6 @@ OBJECTS = {repr(value): value for value in (None, 5, 1.5, [], (), {1}, object)}
 def test_what_is_no_document_with_a_state_is_a_decode_error(name):
     body = {**NO_JSON, **NO_STATE, **OBJECTS}[name]
     error = undecoded(body)
-    assert isinstance(error, ValueError)
     assert (error.status_code, error.url, error.body) == (None, "", "")
 
 
@@ -1613,10 +1613,10 @@ def test_a_404_is_a_missing_job_where_the_job_store_says_so_and_a_missing_route_
 
 NUMBERS_OF_SECONDS = {"0": 0, "1": 1, "120": 120, " 7 ": 7, "007": 7}
 NO_SECONDS = ["", "-1", "+1", "1.5", "1_0", "1e3", "0x10", "soon", "\xb2", "1, 2", "1 2", "x" * 99]
-DATES = ["Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 99 Foo 99999999999 99:99:99 +99999999999"]
+NO_SECONDS += ["Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 99 Foo 99999999999 99:99:99 +99999999999"]
 
 
-@pytest.mark.parametrize("header", [*NUMBERS_OF_SECONDS, *NO_SECONDS, *DATES], ids=ascii)
+@pytest.mark.parametrize("header", [*NUMBERS_OF_SECONDS, *NO_SECONDS], ids=ascii)
 def test_retry_after_is_whole_seconds_or_none(serve, header):
     error = refused(serve(reply("slow down", 429, f"Retry-After: {header}")))
     assert error.retry_after == NUMBERS_OF_SECONDS.get(header)
@@ -1640,8 +1640,9 @@ def test_a_redirect_is_reported_with_its_location_and_never_followed(serve, loca
 
 @pytest.mark.parametrize("status", [101, 201, 204, 206, 300, 304, 402, 418, 501, 505, 599, 999])
 def test_any_other_status_is_the_base_class_with_its_code(serve, status):
-    server = serve(requester=[reply("", status), job_is()])
-    assert refused(server, SDKError).status_code == status
+    server = serve(requester=[reply("no", status, *["Location: x"] * (status > 400)), job_is()])
+    error = refused(server, SDKError)
+    assert (error.status_code, "redirect" in error.message) == (status, False)
     assert server.asked == ["requester"]
 
 
@@ -2745,7 +2746,6 @@ def test_a_limit_ends_a_wait_with_the_last_answer_its_state_and_its_status(serve
     headers = {"X-Token": SECRET}
     error = error_of(WaitTimeout, wait_for, server, NEWER_JOB, limit=10, headers=headers)
     assert error.response.state == JobState(NEWER_JOB, "Queued", last["Message"])
-    assert isinstance(error, TimeoutError)
     assert 9 < sum(clock.pauses) <= 10
     why = "it is Queued: no node is free, ***"
     assert error.message == f"the job {NEWER_JOB} has not ended within 10 s: {why}"
@@ -2753,12 +2753,12 @@ def test_a_limit_ends_a_wait_with_the_last_answer_its_state_and_its_status(serve
 
 def test_a_limit_that_passes_without_an_answer_says_the_last_failure(serve, clock):
     error = error_of(WaitTimeout, wait_for, serve(BUSY), limit=10)
-    assert error.response is None
-    assert error.__cause__.status_code == 503
+    assert (error.response, error.__cause__.status_code) == (None, 503)
     assert "10 s" in error.message and "HTTP 503" in error.message and "busy" in error.message
     error = error_of(WaitTimeout, wait_for, serve([job_is("New"), BUSY]), limit=10)
-    assert error.response.state.state == "New"
-    assert "busy" in error.message
+    assert error.response.state.state == "New" and "busy" in error.message
+    error = error_of(WaitTimeout, wait_for, serve(stall()), limit=10, timeout=SOON)
+    assert error.message.endswith("timed out after 0.05 s")
 
 
 def test_a_limit_cuts_the_deadline_of_each_request_and_blames_no_server_for_that(serve, clock):
@@ -3191,7 +3191,7 @@ def test_main_leaves_a_host_s_broken_pipe_as_it_is_and_takes_none(capsys, monkey
         assert bac_states.main(["--demo"]) == 141
         assert (os.fstat(writing).st_ino, pipe.encoding, pipe.errors) == (before, "ascii", "strict")
     monkeypatch.setattr(sys, "stdout", None)
-    assert bac_states.main(["--demo"]) == 1
+    assert bac_states.main(["--demo", "--output"]) == 1
     assert "standard output" in said(Ran(1, *capsys.readouterr()))
 
 
