@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import contextvars
 import dataclasses
 import datetime
 import errno
@@ -67,7 +68,7 @@ __version__ = "1.1.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map
-_MAX_OBJECTS = 500_000  # of an answer; decoding as many takes a second or two
+_MAX_ELEMENTS_IN_ALL = 500_000  # of all arrays and maps; decoding them takes a second or two
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
@@ -354,7 +355,7 @@ class _Mismatch(ValueError):
     def prepend(self, key: str | int) -> None:
         """Put a key in front: "Executions" makes "Executions[3].State" of "[3].State"."""
         step = f"[{key}]" if isinstance(key, int) else _shorten(str(key))
-        needs_dot = self.path and not self.path.startswith("[")
+        needs_dot = bool(self.path) and not self.path.startswith("[")
         self.path = f"{step}.{self.path}" if needs_dot else f"{step}{self.path}"
 
 
@@ -393,10 +394,16 @@ def _map(field: str, read: _Read) -> tuple[Any, ...]:
     return _member(field, dict, convert=read_map)
 
 
+# How many elements this thread has read so far of the answer that it decodes.
+_elements_read = contextvars.ContextVar("elements read", default=0)
+
+
 def _check_size(elements: int) -> None:
-    """Refuse more elements than any real answer has."""
-    if elements > _MAX_ELEMENTS:
-        raise _Mismatch(f"{elements} elements are more than {_MAX_ELEMENTS}")
+    """Refuse more elements than any real answer has, in one array or map or in all of them."""
+    in_all = _elements_read.get() + elements
+    _elements_read.set(in_all)
+    if elements > _MAX_ELEMENTS or in_all > _MAX_ELEMENTS_IN_ALL:
+        raise _Mismatch(f"it has more than {_MAX_ELEMENTS} elements, or too many in all")
 
 
 def _read_at(key: str | int, read: _Read, item: Any) -> Any:
@@ -408,13 +415,13 @@ def _read_at(key: str | int, read: _Read, item: Any) -> Any:
         raise
 
 
-@functools.lru_cache(maxsize=500)  # an answer repeats few names; `_decode` empties the cache
+@functools.lru_cache(maxsize=500)  # an answer repeats the same few names
 def _folded(name: str) -> str:
-    """Return the one spelling of NodeID, NodeId and node_id, which all mean the same.
+    """Fold a name, for NodeID, NodeId and node_id are one member.
 
     Go ignores case, and v0.2.x wrote underscores.
     """
-    return str(name).replace("_", "").lower()  # a caller's dict may have other keys
+    return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
 def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
@@ -422,14 +429,14 @@ def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
     known = {_folded(name): member for name, member in members.items()}
 
     def read(value: Any) -> dict[str, Any]:
-        if value is None:  # as in Go, a null element counts as an empty object
+        if value is None:  # an element; as in Go, null counts as an empty object
             return {}
         if type(value) is not dict:
             raise _expected((dict,), value)
         found = {}
         for name, item in value.items():
             member = known.get(_folded(name))
-            if member is None or item is None:  # and a null member as absent
+            if member is None or item is None:  # as in Go, a null member counts as absent
                 continue
             field, types, convert = member
             try:  # like `_read_at`, but inline: this loop takes most of the time
@@ -453,7 +460,7 @@ def _record(model: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -
 def _plain(model: type) -> dict[str, tuple[Any, ...]]:
     """Describe each text, integer and flag of a model as a member of the same name.
 
-    What follows it in a table replaces some of these.
+    In a table, an entry of the same name that follows replaces it.
     """
     members = {}
     for field in dataclasses.fields(model):
@@ -551,9 +558,9 @@ _EXECUTION = {
     "create_time": _member("create_time", str, convert=_to_time),
     "update_time": _member("update_time", str, convert=_to_time),
 }
-_EXECUTIONS = _array("executions", _record(ExecutionState, _EXECUTION))
-_SHARD = {**_EXECUTION, "state": _member("state", int, str)}  # a number up to v0.2.7
-_read_shard = _fields(_SHARD)
+_EXECUTION_LIST = _array("executions", _record(ExecutionState, _EXECUTION))
+_NUMBERED_SHARD = {**_EXECUTION, "state": _member("state", int, str)}  # a number up to v0.2.7
+_read_shard = _fields(_NUMBERED_SHARD)
 
 
 def _to_index(key: str) -> int:
@@ -567,21 +574,21 @@ def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     _check_size(len(shards))
     found = {}
     for key, shard in shards.items():
-        index = _read_at(key, _to_index, key)  # a bad key has its own place in the path
+        index = _read_at(key, _to_index, key)  # so that an error names the key
         found[index] = _read_at(key, _read_shard, shard)
     return found
 
 
 _NODE = {"shards": _member("shards", dict, convert=_read_shards)}
-_SHARD_OF_ALL_NODES = {"executions": _EXECUTIONS}
+_SHARD_LIST = {"executions": _EXECUTION_LIST}
 _STATE = {
     "job_id": _member("job_id", str),
     "state": _member("state", str),
     "status": _member("status", str),
     "version": _member("version", int),
     "nodes": _map("nodes", _fields(_NODE)),  # to v0.3.19
-    "shards": _map("shards", _fields(_SHARD_OF_ALL_NODES)),  # v0.3.20 to v0.3.23
-    "executions": _EXECUTIONS,  # v0.3.24+
+    "shards": _map("shards", _fields(_SHARD_LIST)),  # v0.3.20 to v0.3.23
+    "executions": _EXECUTION_LIST,  # v0.3.24+
     "create_time": _member("create_time", str, convert=_to_time),
     "update_time": _member("update_time", str, convert=_to_time),
     "timeout_at": _member("timeout_at", str, convert=_to_time),
@@ -653,6 +660,9 @@ _SHARD_STATES = _numbered(
 )
 
 
+_IDLE_SHARD = {"", "Bidding", "Cancelled", "Error", "Completed"}
+
+
 def _from_state(value: dict[str, Any]) -> JobState:
     """Make the models from the operation's own document.
 
@@ -662,14 +672,15 @@ def _from_state(value: dict[str, Any]) -> JobState:
     if names and not names.intersection(map(_folded, _STATE)):
         # Without this check, a Job printed alone would pass for a job that is New.
         raise _Mismatch("nothing in it belongs to a job's state")
-    members = _read_state(value)  # nulls are gone
+    members = _read_state(value)
     executions = _from_nodes(members.get("nodes", {}))
     for shard in members.get("shards", {}).values():
         executions.extend(shard.get("executions", ()))
     executions.extend(members.get("executions", ()))
     state = members.get("state", "")
-    # Up to v0.3.19 a document has nothing but nodes, and before there are any it is {}.
-    if not state and ("nodes" in members or not members):
+    # Up to v0.3.19 a document has nothing but nodes, and at first these are missing or null.
+    has_only_nodes = "nodes" in members or not members
+    if not state and has_only_nodes:
         state = _job_state(executions)
     return JobState(
         job_id=members.get("job_id", ""),
@@ -710,8 +721,7 @@ def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
 def _job_state(shards: list[ExecutionState]) -> str:
     """Derive a job's state from its shards: up to v0.3.19 no server sends one."""
     states = {shard.state for shard in shards}
-    # Any other word, even an unknown one, means that a shard is at work.
-    if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
+    if states - _IDLE_SHARD:  # any other word, even an unknown one, means that a shard is at work
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -779,7 +789,7 @@ def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -
 
 
 _ANSWER = {
-    "state": _member("state", dict, convert=_from_state),
+    "state": _member("state", dict),
     "Job": _member("job", dict, convert=_fields(_NEWER_JOB)),
     "Executions": _member("executions", dict, convert=_fields(_LISTING)),
 }
@@ -789,8 +799,8 @@ _read_answer = _fields(_ANSWER)
 def _from_answer(document: Any, server_version: str) -> tuple[JobState, str, bool]:
     """Return the job's state, its name (in the newer API), and whether executions are listed."""
     answer = _read_answer(document)
-    if "state" in answer:  # `_from_state` made a JobState of it; a job is still a dict
-        return answer["state"], "", True
+    if "state" in answer:
+        return _read_at("state", _from_state, answer["state"]), "", True
     job = answer.get("job", {})
     if not job.get("job_id"):
         raise _Mismatch("it has no state, and no Job with an ID")
@@ -805,8 +815,6 @@ def _parse(document: object) -> Any:
         document = document.decode("utf-8")
     if not isinstance(document, str):
         return document
-    if document.count("{") + document.count("null") > _MAX_OBJECTS:  # null can be an empty object
-        raise _Mismatch(f"it has more than {_MAX_OBJECTS} objects")
     return json.loads(document.lstrip("\ufeff"), parse_constant=_refuse_constant)
 
 
@@ -817,11 +825,13 @@ def _refuse_constant(name: str) -> None:
 def _decode(document: object, server_version: str, asked: str = "") -> tuple[StateResponse, bool]:
     """Decode an answer about the job `asked` for, and tell whether executions are listed."""
     parsed = _parse(document)
+    _elements_read.set(0)
     try:
         state, name, lists_executions = _from_answer(parsed, server_version)
     finally:
         _folded.cache_clear()  # so that no server's names stay in memory
-    is_ours = state.job_id.startswith(asked) or name == asked  # "" asks for any
+    # `asked` can be the id, its beginning, or the job's name. "" asks for any job.
+    is_ours = state.job_id.startswith(asked) or name == asked
     if state.job_id and not is_ours:
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed), lists_executions
@@ -871,9 +881,9 @@ class _Deadline:
 
 
 class _DeadlineSocket(io.RawIOBase):
-    """A socket for http.client.HTTPResponse, which calls `makefile` once and then only reads.
+    """A socket whose every step has the time that is left until a deadline.
 
-    Each step has the time that is left until the deadline. Closing it leaves the socket open.
+    HTTPResponse calls its `makefile`, and then reads. Closing it leaves the real socket open.
     """
 
     def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
@@ -881,6 +891,7 @@ class _DeadlineSocket(io.RawIOBase):
         self._deadline = deadline
 
     def halve_time(self) -> None:
+        """Save half of the time that is left for another question."""
         self._deadline = self._deadline.halved()
 
     def sendall(self, data: bytes) -> None:
@@ -953,7 +964,7 @@ class _Server:
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
     ) -> tuple[http.client.HTTPResponse, bytearray]:
-        """Send a request; return the answer, of which only the head is left to read, and its body.
+        """Send a request; return the answer, for its status and headers, and its body.
 
         The body of a refusal may be incomplete.
         """
@@ -970,7 +981,7 @@ class _Server:
             with _request(deadline_sock, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                deadline_sock.halve_time()  # the other half is for the next route
+                deadline_sock.halve_time()  # a refusal's body only explains it
                 return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
@@ -1011,19 +1022,18 @@ def _check_codings(answer: http.client.HTTPResponse) -> None:
 
 
 def _declared_length(answer: http.client.HTTPResponse) -> int | None:
-    """Return the Content-Length, None if there is none."""
+    """Return the Content-Length, None if there is none or chunks replace it (RFC 9112, 6.3)."""
     lengths = {value.strip() for value in answer.headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
-    return int(lengths.pop()) if lengths else None
+    is_chunked = "Transfer-Encoding" in answer.headers
+    return int(lengths.pop()) if lengths and not is_chunked else None
 
 
 def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     """Read the body of a 200. Every error here is one that http.client would overlook."""
     _check_codings(answer)
-    is_chunked = "Transfer-Encoding" in answer.headers
-    length = _declared_length(answer)
-    declared = None if is_chunked else length  # RFC 9112, 6.3
+    declared = _declared_length(answer)
     if declared is not None and declared > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     body = bytearray()
@@ -1033,7 +1043,7 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     if declared is not None and len(body) < declared:
         raise OSError(_CUT_SHORT)
     # Headers that were cut off look complete to http.client: no length, no chunks, no body.
-    if declared is None and not is_chunked and not body:
+    if declared is None and "Transfer-Encoding" not in answer.headers and not body:
         raise OSError(_CUT_SHORT)
     return body
 
@@ -1042,7 +1052,7 @@ def _read_start(answer: http.client.HTTPResponse) -> bytearray:
     """Read the start of a refusal's body, or what arrives of it."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        # This is twice what `_Answer` keeps: a secret at its cut has to be whole to be masked.
+        # Twice what SDKError.body keeps: a secret at its cut has to be whole to be masked.
         _read_to(2 * _MAX_BODY, answer, body)
     return body
 
@@ -1149,7 +1159,7 @@ class _Proxy:
     def __init__(self, url: str) -> None:
         scheme, _, rest = url.rpartition("://")
         user_info, _, address = rest.rpartition("@")
-        if scheme not in ("", "http"):
+        if scheme.lower() not in ("", "http"):
             raise ValueError("a proxy has to be an http:// one")
         self.address = urllib.parse.urlsplit(_usable_url("proxy", f"http://{address}"))
         user, _, password = urllib.parse.unquote(user_info).partition(":")
@@ -1280,10 +1290,11 @@ class _Call:
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
-        credentials = {}
-        if server_url is None or trusts_environment:  # never to a server_url that a program passes
-            credentials = _environment_credentials()
-            ssl_context = ssl_context or _environment_context()
+        # A program's server_url never gets the environment's credentials.
+        uses_environment = server_url is None or trusts_environment
+        credentials = _environment_credentials() if uses_environment else {}
+        if uses_environment and ssl_context is None:
+            ssl_context = _environment_context()
         # A later one wins: the caller's over the environment's, and ours over both.
         self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}
         self.server = _Server(url, _environment_proxy(url), ssl_context)
@@ -1320,7 +1331,7 @@ _REFUSAL = {
     "Details": _member("details", dict, convert=_fields(_DETAILS)),
 }
 _read_refusal = _fields(_REFUSAL)
-_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # in a 404 about the job, not about the route
+_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # who says 404 about a job, not about a route
 _UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # 404 since v1.5.0
 
 
@@ -1361,13 +1372,12 @@ class _Answer:
         """Tell whether the server refuses because it does not have the route."""
         if self.status == 410:
             return True
-        if self.status in (404, 405):
+        if self.status in (404, 405):  # but a 404 of the JobStore is about the job
             return not re.search(_JOB_STORE, self.text)
-        if self.route != _REQUESTER:
-            return False
-        # A server with users (v1.7+) says so of each route that it lacks: "user 'x' does not have
-        # the required capability".
-        return self.status in (403, 500) and "capability" in self.text
+        # Of a route that it lacks, a server with users (v1.7+) says: "user 'x' does not have the
+        # required capability". On the newer API's route this is about the user.
+        is_forbidden = self.status in (403, 500) and "capability" in self.text
+        return is_forbidden and self.route == _REQUESTER
 
     def refusal(self) -> SDKError:
         """Make the error for a status other than 200."""
@@ -1452,7 +1462,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
             response, lists_executions = answer.response()
-            if not lists_executions:  # before v1.2.2 the newer API lists no executions
+            if not lists_executions:  # the newer API does so since v1.2.2
                 return _with_executions(response, call, untried, deadline)
             call.prefer(route)
             return response
@@ -1466,9 +1476,9 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 def _with_executions(
     response: StateResponse, call: _Call, untried: list[tuple[str, str]], deadline: _Deadline
 ) -> StateResponse:
-    """Return the answer of another route; if all of them refuse for good, the one in hand.
+    """Return another route's answer; if none of them has the route or the job, the one in hand.
 
-    A failure that may pass is raised: without its executions, a failed job can look successful.
+    Other refusals are raised: without its executions, a failed job would look successful.
     """
     for route in untried:
         answer = _ask_route(call, route, deadline)
@@ -1477,7 +1487,7 @@ def _with_executions(
             call.prefer(route)
             return response
         refusal = answer.refusal()
-        if _is_transient(refusal):
+        if not (answer.is_missing_route() or isinstance(refusal, JobNotFound)):
             raise refusal
     return response
 
@@ -1545,8 +1555,8 @@ def wait(
     The first pause is 0.5 seconds; each is half as long again as the one before, up to 5 seconds,
     or as long as Retry-After says. A TransportError (except for an untrusted certificate), 408,
     425, 429 and every 5xx but 500 and 501 do not end it until `limit` seconds have passed. Without
-    a limit, ten of them in a row are tolerated. `limit` excludes what `timeout` does. Raises
-    WaitTimeout after `limit`, and what `get` raises.
+    a limit, ten of them in a row are tolerated. Like `timeout`, `limit` does not count resolving
+    names and decoding. Raises WaitTimeout after `limit`, and what `get` raises.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _Wait(call, limit).run()
@@ -1587,9 +1597,9 @@ class _Wait:
         try:
             response = _ask(self.call, seconds)
         except SDKError as error:
-            # A time-out that the limit caused says nothing new: keep the last failure, if any.
-            if not (is_cut and isinstance(error, TransportTimeout)):
-                self.on_failure(error)
+            if is_cut and isinstance(error, TransportTimeout):
+                return None  # the limit caused it: the last failure, if any, says more
+            self.on_failure(error)
             return None
         self.on_answer(response)
         return response
@@ -1790,11 +1800,9 @@ class _WaitAloud(_Wait):
     def on_answer(self, response: StateResponse) -> None:
         if self.failure:
             _say("the server answers again")
-        if self.last is None:
-            is_news = not _has_ended(response.state)  # if it has, the answer is printed next
-        else:
-            is_news = response.state.state != self.last.state.state
-        if is_news:
+        before = self.last.state.state if self.last else None
+        ended_before = before is None and _has_ended(response.state)
+        if response.state.state != before and not ended_before:  # else the answer is printed next
             job_id = _shorten(self.call.request.job_id, 99)
             _say(f"{job_id}: {response.state.state or 'no state yet'}")
         super().on_answer(response)
