@@ -48,8 +48,8 @@ import ssl
 import sys
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from urllib.request import getproxies, proxy_bypass  # the latter is not documented
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 % of an import
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions h
 _MAX_ELEMENTS = 50_000  # of an array or map
 _MAX_ELEMENTS_IN_ALL = 500_000  # of all arrays and maps; decoding them takes a second or two
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
+_MAX_REFUSAL = 16 * 1024  # bytes read of a refusal: a secret that `body` cuts is masked before
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
 _MAX_REASON = 2000  # characters of the reason why a job failed
@@ -233,8 +234,8 @@ def _program_failed(execution: ExecutionState) -> bool:
 def _may_have_completed(execution: ExecutionState) -> bool:
     """Tell whether the state is Completed, or a number that meant it in some release.
 
-    It was 7 up to v1.5.1 and is 9 since. If the release is unknown, both stay numbers, for each
-    of them has had another meaning, too.
+    It was 7 up to v1.5.1 and is 9 since. If the release is unknown, both stay numbers, for 9 was
+    Cancelled once and 7 is Publishing now.
     """
     return execution.state in ("Completed", "7", "9")
 
@@ -460,7 +461,7 @@ def _record(model: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -
 def _plain(model: type) -> dict[str, tuple[Any, ...]]:
     """Describe each text, integer and flag of a model as a member of the same name.
 
-    In a table, an entry of the same name that follows replaces it.
+    A table adds what else the model has, and can replace an entry by one of the same name.
     """
     members = {}
     for field in dataclasses.fields(model):
@@ -491,7 +492,7 @@ def _to_utc(nanoseconds: int) -> str:
 
 
 def _to_status(text: str) -> str:
-    """Drop the ". " that v1.0.4 to v1.4.0 put between two messages even if one is empty."""
+    """Drop the ". " that v1.0.4 to v1.4.0 put before or after an empty message."""
     text = text[2:] if text.startswith(". ") else text
     return text[:-2] if text.endswith(". ") else text
 
@@ -611,7 +612,7 @@ def _read_result(value: dict[str, Any]) -> StorageSpec:
     """Read where the results are. Their Type says how to read the Params."""
     result = _read_result_type(value)
     source = result.get("source", "")
-    params = result.get("params", {})
+    params = result.get("params", {})  # still raw
     if not source:  # without a Type, nothing says how to read the Params
         return StorageSpec()
     if source.lower() == "s3":
@@ -631,8 +632,8 @@ _NEWER_EXECUTION = {
     "JobID": _member("job_id", str),
     "NodeID": _member("node_id", str),
     "PartitionIndex": _member("shard_index", int),  # v1.6.1+
-    "ComputeState": _member("state", dict, convert=_fields(_NUMBERED_STATE)),
-    "DesiredState": _member("desired_state", dict, convert=_fields(_NUMBERED_STATE)),
+    "ComputeState": _member("compute", dict, convert=_fields(_NUMBERED_STATE)),
+    "DesiredState": _member("desired", dict, convert=_fields(_NUMBERED_STATE)),
     "PublishedResult": _member("published_results", dict, convert=_read_result),
     "RunOutput": _member("run_output", dict, convert=_read_output),
     **_NEWER_RECORD,
@@ -714,8 +715,8 @@ def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
 def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
     """Return the words for the numbers in these shards."""
     # Nearly every job has a shard 0. v0.2.5 writes its index ("ShardIndex": 0), v0.2.6 omits it.
-    is_to_v0_2_5 = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_STATES_TO_V0_2_5 if is_to_v0_2_5 else _SHARD_STATES
+    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_STATES_TO_V0_2_5 if writes_zero else _SHARD_STATES
 
 
 def _job_state(shards: list[ExecutionState]) -> str:
@@ -751,7 +752,7 @@ def _execution_states(server_version: str) -> dict[int, str]:
         return _STATES_OF_ANY_RELEASE
     *numbers, suffix = version.groups()
     release = tuple(map(int, numbers))
-    # A build without a version, or between v1.5.1 and v1.5.2, can have either numbering.
+    # A build without a version, or after v1.5.1 (v1.5.1-36-g0a1b2c3), can have either numbering.
     if release == (0, 0, 0) or (release == (1, 5, 1) and suffix):
         return _STATES_OF_ANY_RELEASE
     return _STATES_TO_V1_5_1 if release < (1, 5, 2) else _STATES
@@ -777,15 +778,15 @@ def _from_newer_job(
 
 def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
     """Make an execution: its two states become words, and their messages its status."""
-    compute = execution.get("state", {})
-    desired = execution.get("desired_state", {})
+    compute = execution.pop("compute", {})
+    desired = execution.pop("desired", {})
     messages = [compute.get("message", ""), desired.get("message", "")]
-    own = {
-        "state": _to_word(compute.get("type", ""), words),
-        "desired_state": _to_desired_state(desired.get("type", "")),
-        "status": ". ".join(dict.fromkeys(filter(None, messages))),  # equal messages only once
-    }
-    return ExecutionState(**{**execution, **own})
+    return ExecutionState(
+        **execution,
+        state=_to_word(compute.get("type", ""), words),
+        desired_state=_to_desired_state(desired.get("type", "")),
+        status=". ".join(dict.fromkeys(filter(None, messages))),  # equal messages only once
+    )
 
 
 _ANSWER = {
@@ -946,7 +947,7 @@ def _request(
     lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-    stream: Any = sock
+    stream: Any = sock  # type checkers expect a socket.socket
     with http.client.HTTPResponse(stream, method=method) as answer:
         answer.begin()
         yield answer
@@ -985,7 +986,7 @@ class _Server:
                 return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
-        """Connect to the server. Through a proxy that is a tunnel for https; http it forwards."""
+        """Connect to the server, or to its proxy, which tunnels https and forwards http."""
         sock = _dial(self.proxy.address if self.proxy else self._address, deadline)
         try:
             if self._address.scheme == "https":
@@ -1052,8 +1053,7 @@ def _read_start(answer: http.client.HTTPResponse) -> bytearray:
     """Read the start of a refusal's body, or what arrives of it."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        # Twice what SDKError.body keeps: a secret at its cut has to be whole to be masked.
-        _read_to(2 * _MAX_BODY, answer, body)
+        _read_to(_MAX_REFUSAL, answer, body)
     return body
 
 
@@ -1175,15 +1175,12 @@ def _basic(user: str, password: str) -> str:
 
 
 def _environment_proxy(server_url: str) -> _Proxy | None:
-    """Find the proxy for a server, as urllib does; like Bacalhau's tools, use none for loopback.
-
-    proxy_bypass is not documented; if it goes away, this raises AttributeError.
-    """
+    """Find the proxy for a server, as urllib does; like Bacalhau's tools, use none for loopback."""
     parts = urllib.parse.urlsplit(server_url)
     is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", parts.hostname or "")
-    if is_loopback or urllib.request.proxy_bypass(parts.netloc):
+    if is_loopback or proxy_bypass(parts.netloc):
         return None
-    url = urllib.request.getproxies().get(parts.scheme)
+    url = getproxies().get(parts.scheme)
     try:
         return _Proxy(url) if url else None
     except ValueError:  # no argument of the caller's is at fault
@@ -1260,7 +1257,7 @@ def _routes(job_id: str) -> list[tuple[str, str]]:
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """Return the credentials in headers, longest first: values, and what follows their last blank.
+    """Return the credentials in headers, each value and its last word, longest first.
 
     Those under 8 characters are left out: masking them would garble innocent text.
     """
@@ -1351,7 +1348,7 @@ class _Answer:
 
     @property
     def text(self) -> str:
-        return self.body[: 2 * _MAX_BODY].decode("utf-8", "replace")
+        return self.body[:_MAX_REFUSAL].decode("utf-8", "replace")
 
     def response(self) -> tuple[StateResponse, bool]:
         """Decode the body of a 200, and tell whether executions are listed."""
@@ -1591,7 +1588,7 @@ class _Wait:
         time.sleep(max(0, min(pause, self.end - time.monotonic())))
 
     def ask(self) -> StateResponse | None:
-        """Ask once. Return None if that failed, but may not fail again; else raise the failure."""
+        """Ask once. Return None if that failed in a way that may pass."""
         seconds = min(self.call.timeout, self.end - time.monotonic())
         is_cut = seconds < self.call.timeout
         try:
@@ -1599,7 +1596,7 @@ class _Wait:
         except SDKError as error:
             if is_cut and isinstance(error, TransportTimeout):
                 return None  # the limit caused it: the last failure, if any, says more
-            self.on_failure(error)
+            self.on_failure(error)  # or raise it
             return None
         self.on_answer(response)
         return response
@@ -1761,6 +1758,8 @@ def _print_output(state: JobState) -> None:
     outputs = [execution.run_output for execution in completed if execution.run_output]
     if not completed:
         _say("no execution has completed, so there is no output")
+    elif not outputs:
+        _say("the server kept no output")
     if any(output.stdout_truncated for output in outputs):
         _say("the server kept only a part of this output")
     text = "".join(output.stdout for output in outputs)
