@@ -70,7 +70,7 @@ _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions h
 _MAX_ELEMENTS = 50_000  # of an array or map
 _MAX_ELEMENTS_IN_ALL = 500_000  # of all arrays and maps; decoding them takes a second or two
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
-_MAX_REFUSAL = 16 * 1024  # bytes read of a refusal: a secret that `body` cuts is masked before
+_MAX_REFUSAL = 16 * 1024  # bytes read of a refusal; what `body` cuts is masked before
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
 _MAX_REASON = 2000  # characters of the reason why a job failed
@@ -161,7 +161,7 @@ class DecodeError(SDKError, ValueError):
 
     def __init__(self, message: str, *, path: str = "", **details: Any) -> None:
         super().__init__(message, **details)
-        self.path = path
+        self.path = _shorten(path)
 
 
 # ---------------------------------------------------------------------------------------- models
@@ -234,8 +234,8 @@ def _program_failed(execution: ExecutionState) -> bool:
 def _may_have_completed(execution: ExecutionState) -> bool:
     """Tell whether the state is Completed, or a number that meant it in some release.
 
-    It was 7 up to v1.5.1 and is 9 since. If the release is unknown, both stay numbers, for 9 was
-    Cancelled once and 7 is Publishing now.
+    It was 7 up to v1.5.1 and is 9 since: see `_EXECUTION_WORDS`. If the release is unknown, both
+    stay numbers, for 9 was Cancelled once and 7 is Publishing now.
     """
     return execution.state in ("Completed", "7", "9")
 
@@ -351,11 +351,11 @@ class _Mismatch(ValueError):
         self.path = ""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.args[0]}" if self.path else str(self.args[0])
+        return f"{self.args[0]} at {self.path}" if self.path else str(self.args[0])
 
     def prepend(self, key: str | int) -> None:
         """Put a key in front: "Executions" makes "Executions[3].State" of "[3].State"."""
-        step = f"[{key}]" if isinstance(key, int) else _shorten(str(key))
+        step = f"[{key}]" if isinstance(key, int) else str(key)
         needs_dot = bool(self.path) and not self.path.startswith("[")
         self.path = f"{step}.{self.path}" if needs_dot else f"{step}{self.path}"
 
@@ -395,7 +395,7 @@ def _map(field: str, read: _Read) -> tuple[Any, ...]:
     return _member(field, dict, convert=read_map)
 
 
-# How many elements this thread has read so far of the answer that it decodes.
+# How many elements this thread has read of the answer that it decodes. `_decode` begins with 0.
 _elements_read = contextvars.ContextVar("elements read", default=0)
 
 
@@ -426,7 +426,10 @@ def _folded(name: str) -> str:
 
 
 def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
-    """Make a function that reads a JSON object into a dict of its known members, by our names."""
+    """Make a function that reads a JSON object into a dict of its known members, by our names.
+
+    If a member comes in several spellings, the last one counts.
+    """
     known = {_folded(name): member for name, member in members.items()}
 
     def read(value: Any) -> dict[str, Any]:
@@ -507,11 +510,11 @@ def _to_word(state: int | str, words: Mapping[int, str]) -> str:
     return state if isinstance(state, str) else words.get(state, str(state))
 
 
-_DESIRED_STATES = _numbered("Pending", "Running", "Stopped")
+_DESIRED_WORDS = _numbered("Pending", "Running", "Stopped")
 
 
 def _to_desired_state(state: int | str) -> str:
-    return _to_word(state, _DESIRED_STATES)
+    return _to_word(state, _DESIRED_WORDS)
 
 
 # The operation's own document. It uses our models' names in several spellings. Samples:
@@ -582,7 +585,7 @@ def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 _NODE = {"shards": _member("shards", dict, convert=_read_shards)}
 _SHARD_LIST = {"executions": _EXECUTION_LIST}
-_STATE = {
+_STATE_DOCUMENT = {
     "job_id": _member("job_id", str),
     "state": _member("state", str),
     "status": _member("status", str),
@@ -594,7 +597,7 @@ _STATE = {
     "update_time": _member("update_time", str, convert=_to_time),
     "timeout_at": _member("timeout_at", str, convert=_to_time),
 }
-_read_state = _fields(_STATE)
+_read_state = _fields(_STATE_DOCUMENT)
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
 #
@@ -653,15 +656,19 @@ _LISTING = {
 }
 
 # Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean.
-_SHARD_STATES_TO_V0_2_5 = _numbered(
+_SHARD_WORDS_TO_V0_2_5 = _numbered(
     "", "Bidding", "Cancelled", "Waiting", "Running", "Error", "Verifying", "Completed"
 )
-_SHARD_STATES = _numbered(
+_SHARD_WORDS = _numbered(
     "", "Bidding", "Waiting", "Running", "Verifying", "Cancelled", "Error", "Completed"
 )
 
 
-_IDLE_SHARD = {"", "Bidding", "Cancelled", "Error", "Completed"}
+def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
+    """Return the words for the numbers in these shards."""
+    # Nearly every job has a shard 0. v0.2.5 writes its index ("ShardIndex": 0), v0.2.6 omits it.
+    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
 
 
 def _from_state(value: dict[str, Any]) -> JobState:
@@ -670,7 +677,7 @@ def _from_state(value: dict[str, Any]) -> JobState:
     Its executions are listed by node, by shard, or in one array.
     """
     names = {_folded(name) for name in value}
-    if names and not names.intersection(map(_folded, _STATE)):
+    if names and not names.intersection(map(_folded, _STATE_DOCUMENT)):
         # Without this check, a Job printed alone would pass for a job that is New.
         raise _Mismatch("nothing in it belongs to a job's state")
     members = _read_state(value)
@@ -679,9 +686,8 @@ def _from_state(value: dict[str, Any]) -> JobState:
         executions.extend(shard.get("executions", ()))
     executions.extend(members.get("executions", ()))
     state = members.get("state", "")
-    # Up to v0.3.19 a document has nothing but nodes, and at first these are missing or null.
-    has_only_nodes = "nodes" in members or not members
-    if not state and has_only_nodes:
+    # Up to v0.3.19 there is nothing but nodes. At first these are missing or null, so not read.
+    if not state and ("nodes" in members or not members):
         state = _job_state(executions)
     return JobState(
         job_id=members.get("job_id", ""),
@@ -712,17 +718,11 @@ def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
     return executions
 
 
-def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
-    """Return the words for the numbers in these shards."""
-    # Nearly every job has a shard 0. v0.2.5 writes its index ("ShardIndex": 0), v0.2.6 omits it.
-    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_STATES_TO_V0_2_5 if writes_zero else _SHARD_STATES
-
-
 def _job_state(shards: list[ExecutionState]) -> str:
     """Derive a job's state from its shards: up to v0.3.19 no server sends one."""
     states = {shard.state for shard in shards}
-    if states - _IDLE_SHARD:  # any other word, even an unknown one, means that a shard is at work
+    not_at_work = {"", "Bidding", "Cancelled", "Error", "Completed"}  # every other word is
+    if states - not_at_work:
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -735,27 +735,30 @@ def _job_state(shards: list[ExecutionState]) -> str:
 # The newer API's states are translated as Bacalhau's own converter did while it had both APIs
 # (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 changed the numbers from 6 on.
 
-_JOB_STATES = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
-_EARLY_STATES = "Undefined New AskForBid AskForBidAccepted AskForBidRejected BidAccepted".split()
-_STATES_TO_V1_5_1 = _numbered(*_EARLY_STATES, "BidRejected", "Completed", "Failed", "Cancelled")
-_STATES = _numbered(
-    *_EARLY_STATES, "Running", "Publishing", "BidRejected", "Completed", "Failed", "Cancelled"
+_JOB_WORDS = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
+_EARLY_WORDS = "Undefined New AskForBid AskForBidAccepted AskForBidRejected BidAccepted".split()
+_EXECUTION_WORDS_TO_V1_5_1 = _numbered(
+    *_EARLY_WORDS, "BidRejected", "Completed", "Failed", "Cancelled"
+)
+_EXECUTION_WORDS = _numbered(
+    *_EARLY_WORDS, "Running", "Publishing", "BidRejected", "Completed", "Failed", "Cancelled"
 )
 # Numbers with only one meaning: 10 and 11 came with v1.5.2.
-_STATES_OF_ANY_RELEASE = {**_numbered(*_EARLY_STATES), 10: "Failed", 11: "Cancelled"}
+_UNAMBIGUOUS_WORDS = {**_numbered(*_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 
 
-def _execution_states(server_version: str) -> dict[int, str]:
+def _execution_words(server_version: str) -> dict[int, str]:
     """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
     version = re.fullmatch(r"v(\d{1,9})\.(\d{1,9})\.(\d{1,9})([-+].+)?", server_version, re.ASCII)
     if not version:
-        return _STATES_OF_ANY_RELEASE
+        return _UNAMBIGUOUS_WORDS
     *numbers, suffix = version.groups()
     release = tuple(map(int, numbers))
-    # A build without a version, or after v1.5.1 (v1.5.1-36-g0a1b2c3), can have either numbering.
-    if release == (0, 0, 0) or (release == (1, 5, 1) and suffix):
-        return _STATES_OF_ANY_RELEASE
-    return _STATES_TO_V1_5_1 if release < (1, 5, 2) else _STATES
+    if release == (0, 0, 0):  # a build without a version
+        return _UNAMBIGUOUS_WORDS
+    if release == (1, 5, 1) and suffix:  # v1.5.1-36-g0a1b2c3, on the way to v1.5.2
+        return _UNAMBIGUOUS_WORDS
+    return _EXECUTION_WORDS_TO_V1_5_1 if release < (1, 5, 2) else _EXECUTION_WORDS
 
 
 def _from_newer_job(
@@ -766,7 +769,7 @@ def _from_newer_job(
     word: str = state.get("type", "")
     return JobState(
         job_id=job["job_id"],
-        state=_JOB_STATES.get(word, word),
+        state=_JOB_WORDS.get(word, word),
         status=state.get("message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
         version=job.get("version", 0),
@@ -806,7 +809,7 @@ def _from_answer(document: Any, server_version: str) -> tuple[JobState, str, boo
     if not job.get("job_id"):
         raise _Mismatch("it has no state, and no Job with an ID")
     executions = answer.get("executions", {}).get("items", ())
-    state = _from_newer_job(job, executions, _execution_states(server_version))
+    state = _from_newer_job(job, executions, _execution_words(server_version))
     return state, job.get("name", ""), "executions" in answer
 
 
@@ -969,7 +972,7 @@ class _Server:
 
         The body of a refusal may be incomplete.
         """
-        headers = {"Host": self._address.netloc, **headers}
+        headers = {"Host": self._address.netloc, **headers}  # a caller's Host replaces ours
         if body:
             headers["Content-Length"] = str(len(body))
         if self.proxy and self._address.scheme == "http":
@@ -1003,7 +1006,7 @@ class _Server:
         host = self._address.netloc if self._address.port else f"{self._address.netloc}:443"
         with _request(sock, "CONNECT", host, {"Host": host, **proxy.headers}) as answer:
             if answer.status != 200:
-                raise OSError(f"it refuses a tunnel: {answer.status} {answer.reason}")
+                raise OSError(f"the proxy refuses a tunnel: {answer.status} {answer.reason}")
 
     def _secure(self, sock: socket.socket, deadline: _Deadline) -> ssl.SSLSocket:
         """Start TLS on a connected socket."""
@@ -1032,7 +1035,7 @@ def _declared_length(answer: http.client.HTTPResponse) -> int | None:
 
 
 def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
-    """Read the body of a 200. Every error here is one that http.client would overlook."""
+    """Read the body of a 200. Most errors here are ones that http.client would overlook."""
     _check_codings(answer)
     declared = _declared_length(answer)
     if declared is not None and declared > _MAX_ANSWER:
@@ -1287,11 +1290,10 @@ class _Call:
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
-        # A program's server_url never gets the environment's credentials.
-        uses_environment = server_url is None or trusts_environment
-        credentials = _environment_credentials() if uses_environment else {}
-        if uses_environment and ssl_context is None:
-            ssl_context = _environment_context()
+        credentials = {}
+        if server_url is None or trusts_environment:  # never for a server_url from a program
+            credentials = _environment_credentials()
+            ssl_context = ssl_context or _environment_context()
         # A later one wins: the caller's over the environment's, and ours over both.
         self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}
         self.server = _Server(url, _environment_proxy(url), ssl_context)
@@ -1305,9 +1307,12 @@ class _Call:
         self.routes.insert(0, route)
 
     def hide(self, text: str) -> str:
-        """Mask every secret in a text."""
+        """Mask every secret in a text, and the beginning of one at its end, where it was cut."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
+            for length in range(len(secret) - 1, 7, -1):
+                if text.endswith(secret[:length]):
+                    text = text[:-length] + "***"
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
@@ -1371,10 +1376,10 @@ class _Answer:
             return True
         if self.status in (404, 405):  # but a 404 of the JobStore is about the job
             return not re.search(_JOB_STORE, self.text)
-        # Of a route that it lacks, a server with users (v1.7+) says: "user 'x' does not have the
-        # required capability". On the newer API's route this is about the user.
+        # A server with users (v1.7+) lacks _REQUESTER, and then says: "user 'x' does not have the
+        # required capability".
         is_forbidden = self.status in (403, 500) and "capability" in self.text
-        return is_forbidden and self.route == _REQUESTER
+        return self.route == _REQUESTER and is_forbidden
 
     def refusal(self) -> SDKError:
         """Make the error for a status other than 200."""
@@ -1400,7 +1405,7 @@ class _Answer:
             said = _read_refusal(json.loads(self.text))
         message, error = said.get("message", ""), said.get("error", "")
         reason = said.get("details", {}).get("reason", "")
-        if message and message in error:
+        if message and message in error:  # v1.0.4 says it twice
             error = ""
         words = ": ".join(filter(None, (message, error, reason)))
         return words or self.text.strip() or self.head.reason or "no reason given"
@@ -1459,10 +1464,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
             response, lists_executions = answer.response()
-            if not lists_executions:  # the newer API does so since v1.2.2
-                return _with_executions(response, call, untried, deadline)
-            call.prefer(route)
-            return response
+            if lists_executions:  # all servers do, but for the newer API before v1.2.2
+                call.prefer(route)
+                return response
+            return _with_executions(response, call, untried, deadline)
         refusal = answer.refusal()
         if not answer.is_missing_route():
             raise refusal
@@ -1480,9 +1485,9 @@ def _with_executions(
     for route in untried:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
-            response, _ = answer.response()
+            complete, _ = answer.response()
             call.prefer(route)
-            return response
+            return complete
         refusal = answer.refusal()
         if not (answer.is_missing_route() or isinstance(refusal, JobNotFound)):
             raise refusal
@@ -1590,11 +1595,11 @@ class _Wait:
     def ask(self) -> StateResponse | None:
         """Ask once. Return None if that failed in a way that may pass."""
         seconds = min(self.call.timeout, self.end - time.monotonic())
-        is_cut = seconds < self.call.timeout
+        limit_comes_first = seconds < self.call.timeout
         try:
             response = _ask(self.call, seconds)
         except SDKError as error:
-            if is_cut and isinstance(error, TransportTimeout):
+            if limit_comes_first and isinstance(error, TransportTimeout):
                 return None  # the limit caused it: the last failure, if any, says more
             self.on_failure(error)  # or raise it
             return None
@@ -1615,7 +1620,7 @@ class _Wait:
             raise error
 
     def ran_out(self) -> WaitTimeout:
-        """Make the error that says how far the job has got."""
+        """Make the error that says how far the job was when the limit had passed."""
         if self.failure:
             why = self.failure.message
         elif self.last is None:
@@ -1746,7 +1751,7 @@ def _last_words(execution: ExecutionState) -> list[str]:
     output = execution.run_output
     if output is None or not output.stderr.strip():
         return []
-    if output.exit_code <= 0 and execution.state not in ("Failed", "Error"):
+    if not (_program_failed(execution) or execution.state in ("Failed", "Error")):
         return []
     lines = [f"  {_one_line(line)}" for line in output.stderr.rstrip().splitlines()[-5:]]
     return [f"{_one_line(execution.node_id)}, standard error:", *lines]
@@ -1799,9 +1804,9 @@ class _WaitAloud(_Wait):
     def on_answer(self, response: StateResponse) -> None:
         if self.failure:
             _say("the server answers again")
-        before = self.last.state.state if self.last else None
-        ended_before = before is None and _has_ended(response.state)
-        if response.state.state != before and not ended_before:  # else the answer is printed next
+        is_first = self.last is None
+        is_news = self.last is None or response.state.state != self.last.state.state
+        if is_news and not (is_first and _has_ended(response.state)):  # then it is printed next
             job_id = _shorten(self.call.request.job_id, 99)
             _say(f"{job_id}: {response.state.state or 'no state yet'}")
         super().on_answer(response)

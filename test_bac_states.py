@@ -1601,7 +1601,7 @@ def test_the_server_s_words_are_told_last_however_long_the_rest_is(serve):
     message = refused(serve(jobs=reply("it broke", 500)), request="x" * 1000).message
     assert message.startswith("HTTP 500 from http://127.0.0.1:") and message.endswith(": it broke")
     error = undecoded({"state": {"Nodes": {"n" * 1000: []}}})
-    assert error.message.endswith(": expected dict, got list") and len(error.path) < 300
+    assert "expected dict, got list at state.Nodes.n" in error.message and len(error.path) == 200
 
 
 def test_a_404_is_a_missing_job_where_the_job_store_says_so_and_a_missing_route_elsewhere(serve):
@@ -1724,8 +1724,7 @@ def test_the_headers_that_carry_a_credential_are_known_by_their_names(serve, beg
 def test_what_is_no_credential_or_a_short_one_masks_nothing_and_a_long_one_no_meaning(serve):
     for headers in ({"X-Trace": "innocent text"}, {"X-Key": "e"}, {"X-Token": "1234567"}):
         error = refused(serve(reply("innocent text 1234567", 500)), headers=headers)
-        assert error.message.endswith(": innocent text 1234567")
-        assert error.body == "innocent text 1234567"
+        assert error.message.endswith(f": {error.body}") and error.body == "innocent text 1234567"
     error = refused(serve(reply("key: 12345678", 500)), headers={"X-Key": "12345678"})
     assert error.message.endswith(": key: ***")
     # What an answer means is decided before anything is hidden.
@@ -1741,8 +1740,11 @@ def test_a_cut_or_a_chunk_s_end_never_saves_the_beginning_of_a_credential(serve)
         server = serve(reply("x" * start + SECRET + "y" * 500, 500))
         assert SECRET[:5] not in everything_told(refused(server, headers=headers)), start
     chunks = chunk(b"x" * 8186 + SECRET[:7].encode()) + chunk(SECRET[7:].encode()) + LAST_CHUNK
-    server = serve(head("Transfer-Encoding: chunked", status="500 No") + chunks)
-    assert SECRET[:5] not in everything_told(refused(server, headers=headers))
+    answers = [head("Transfer-Encoding: chunked", status="500 No") + chunks]
+    headers["X-Key"] = long = SECRET * 100
+    answers += [reply(long * 9, 403), json_reply({"state": {"Nodes": {long: 5}}})]
+    for answer in answers:
+        assert SECRET[:5] not in everything_told(refused(serve(answer), headers=headers))
 
 
 def test_credentials_of_the_environment_are_never_told(serve, monkeypatch):
@@ -2557,9 +2559,6 @@ def test_the_rest_of_an_error_answer_never_changes_its_class(serve):
 def test_a_missing_route_is_passed_over_whatever_its_body_is(serve, rest):
     server = serve(requester=cut_off(404, rest), jobs=job_is())
     assert ask(server, timeout=1).state.succeeded
-
-
-# No exception of the lower layers gets out.
 
 
 def lower_exceptions():
