@@ -1310,7 +1310,7 @@ class _Call:
         """Mask every secret in a text, and the beginning of one at its end, where it was cut."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
-            for length in range(len(secret) - 1, 7, -1):
+            for length in range(min(len(secret) - 1, len(text)), 7, -1):
                 if text.endswith(secret[:length]):
                     text = text[:-length] + "***"
         return text
