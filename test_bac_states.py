@@ -1742,7 +1742,7 @@ def test_a_cut_or_a_chunk_s_end_never_saves_the_beginning_of_a_credential(serve)
     chunks = chunk(b"x" * 8186 + SECRET[:7].encode()) + chunk(SECRET[7:].encode()) + LAST_CHUNK
     answers = [head("Transfer-Encoding: chunked", status="500 No") + chunks]
     headers["X-Key"] = long = SECRET * 100
-    answers += [reply(long * 9, 403), json_reply({"state": {"Nodes": {long: 5}}})]
+    answers += [reply(long * 20, 403), json_reply({"state": {"Nodes": {long: 5}}})]
     for answer in answers:
         assert SECRET[:5] not in everything_told(refused(serve(answer), headers=headers))
 
@@ -2113,7 +2113,7 @@ DEAD = "http://127.0.0.1:1"  # a port that nobody listens on
 
 def test_a_proxy_of_the_environment_is_used_if_it_speaks_http(monkeypatch, serve):
     proxy = serve(requester=job_is())
-    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("http_proxy", proxy.url.replace("http:", "HTTP:"))
     assert bac_states.get(JOB, server_url="http://h.test:8/a").state.succeeded
     (request,) = proxy.asked_by("requester")
     assert (request.method, request.path) == ("POST", "http://h.test:8/a/requester/states")
