@@ -310,7 +310,8 @@ class JobState:
     def succeeded(self) -> bool:
         """Whether the job is Completed, and no program in a completed execution failed.
 
-        CompletedPartially and PartialError are no success. Failed attempts before do not matter.
+        CompletedPartially and PartialError are no success. An attempt that Failed before another one
+        completed does not matter.
         """
         completed = filter(_may_have_completed, self.executions)
         return self.state == "Completed" and not any(map(_program_failed, completed))
@@ -354,7 +355,7 @@ class _Mismatch(ValueError):
         return f"{self.args[0]} at {self.path}" if self.path else str(self.args[0])
 
     def prepend(self, key: str | int) -> None:
-        """Put a key in front: "Executions" makes "Executions[3].State" of "[3].State"."""
+        """Put a key in front: with "Executions", "[3].State" becomes "Executions[3].State"."""
         step = f"[{key}]" if isinstance(key, int) else str(key)
         needs_dot = bool(self.path) and not self.path.startswith("[")
         self.path = f"{step}.{self.path}" if needs_dot else f"{step}{self.path}"
@@ -379,7 +380,7 @@ def _array(field: str, read: _Read) -> tuple[Any, ...]:
     """Describe a member that is an array; `read` reads each element."""
 
     def read_array(items: list[Any]) -> tuple[Any, ...]:
-        _check_size(len(items))
+        _count(len(items))
         return tuple(_read_at(index, read, item) for index, item in enumerate(items))
 
     return _member(field, list, convert=read_array)
@@ -389,7 +390,7 @@ def _map(field: str, read: _Read) -> tuple[Any, ...]:
     """Describe a member that is an object whose keys are data; `read` reads each value."""
 
     def read_map(items: dict[str, Any]) -> dict[str, Any]:
-        _check_size(len(items))
+        _count(len(items))
         return {key: _read_at(key, read, item) for key, item in items.items()}
 
     return _member(field, dict, convert=read_map)
@@ -399,8 +400,8 @@ def _map(field: str, read: _Read) -> tuple[Any, ...]:
 _elements_read = contextvars.ContextVar("elements read", default=0)
 
 
-def _check_size(elements: int) -> None:
-    """Refuse more elements than any real answer has, in one array or map or in all of them."""
+def _count(elements: int) -> None:
+    """Count elements; refuse more than any real answer has, in one array or map or in all."""
     in_all = _elements_read.get() + elements
     _elements_read.set(in_all)
     if elements > _MAX_ELEMENTS or in_all > _MAX_ELEMENTS_IN_ALL:
@@ -574,8 +575,11 @@ def _to_index(key: str) -> int:
 
 
 def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Read the shards of a node. Unlike in `_map`, the keys are numbers."""
-    _check_size(len(shards))
+    """Read the shards of a node. Unlike in `_map`, the keys are numbers.
+
+    They stay dicts until it is known what the numbers of their states mean.
+    """
+    _count(len(shards))
     found = {}
     for key, shard in shards.items():
         index = _read_at(key, _to_index, key)  # so that an error names the key
@@ -615,7 +619,7 @@ def _read_result(value: dict[str, Any]) -> StorageSpec:
     """Read where the results are. Their Type says how to read the Params."""
     result = _read_result_type(value)
     source = result.get("source", "")
-    params = result.get("params", {})  # still raw
+    params = result.get("params", {})  # as the server sent them
     if not source:  # without a Type, nothing says how to read the Params
         return StorageSpec()
     if source.lower() == "s3":
@@ -686,8 +690,9 @@ def _from_state(value: dict[str, Any]) -> JobState:
         executions.extend(shard.get("executions", ()))
     executions.extend(members.get("executions", ()))
     state = members.get("state", "")
-    # Up to v0.3.19 there is nothing but nodes. At first these are missing or null, so not read.
-    if not state and ("nodes" in members or not members):
+    # Up to v0.3.19 there is nothing but nodes, which at first are missing or null.
+    is_oldest = "nodes" in members or not members
+    if is_oldest and not state:
         state = _job_state(executions)
     return JobState(
         job_id=members.get("job_id", ""),
@@ -1247,6 +1252,7 @@ def _environment_context() -> ssl.SSLContext | None:
 
 # ---------------------------------------------------------------------------------------- asking
 
+_SHORTEST_SECRET = 8  # characters
 _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
 _OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
@@ -1262,14 +1268,14 @@ def _routes(job_id: str) -> list[tuple[str, str]]:
 def _secrets(headers: Mapping[str, str]) -> list[str]:
     """Return the credentials in headers, each value and its last word, longest first.
 
-    Those under 8 characters are left out: masking them would garble innocent text.
+    Shorter ones than 8 characters are left out: masking them would garble innocent text.
     """
     secrets = []
     for name, value in headers.items():
         if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
             secrets += [value, value.rpartition(" ")[2]]  # "Bearer abc" and "abc"
     longest_first = sorted(secrets, key=len, reverse=True)
-    return [secret for secret in longest_first if len(secret) >= 8]
+    return [secret for secret in longest_first if len(secret) >= _SHORTEST_SECRET]
 
 
 class _Call:
@@ -1310,7 +1316,7 @@ class _Call:
         """Mask every secret in a text, and the beginning of one at its end, where it was cut."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
-            for length in range(min(len(secret) - 1, len(text)), 7, -1):
+            for length in range(min(len(secret) - 1, len(text)), _SHORTEST_SECRET - 1, -1):
                 if text.endswith(secret[:length]):
                     text = text[:-length] + "***"
         return text
@@ -1372,12 +1378,10 @@ class _Answer:
 
     def is_missing_route(self) -> bool:
         """Tell whether the server refuses because it does not have the route."""
-        if self.status == 410:
-            return True
-        if self.status in (404, 405):  # but a 404 of the JobStore is about the job
+        if self.status in (404, 405, 410):
             return not re.search(_JOB_STORE, self.text)
-        # A server with users (v1.7+) lacks _REQUESTER, and then says: "user 'x' does not have the
-        # required capability".
+        # A server with users (v1.7+) does not have _REQUESTER, and refuses it with the words "user
+        # 'x' does not have the required capability".
         is_forbidden = self.status in (403, 500) and "capability" in self.text
         return self.route == _REQUESTER and is_forbidden
 
@@ -1595,10 +1599,10 @@ class _Wait:
     def ask(self) -> StateResponse | None:
         """Ask once. Return None if that failed in a way that may pass."""
         seconds = min(self.call.timeout, self.end - time.monotonic())
-        limit_comes_first = seconds < self.call.timeout
         try:
             response = _ask(self.call, seconds)
         except SDKError as error:
+            limit_comes_first = seconds < self.call.timeout
             if limit_comes_first and isinstance(error, TransportTimeout):
                 return None  # the limit caused it: the last failure, if any, says more
             self.on_failure(error)  # or raise it
@@ -1804,12 +1808,13 @@ class _WaitAloud(_Wait):
     def on_answer(self, response: StateResponse) -> None:
         if self.failure:
             _say("the server answers again")
-        is_first = self.last is None
-        is_news = self.last is None or response.state.state != self.last.state.state
-        if is_news and not (is_first and _has_ended(response.state)):  # then it is printed next
+        before = self.last
+        super().on_answer(response)
+        if before is None and _has_ended(response.state):
+            return  # it is printed next
+        if before is None or before.state.state != response.state.state:
             job_id = _shorten(self.call.request.job_id, 99)
             _say(f"{job_id}: {response.state.state or 'no state yet'}")
-        super().on_answer(response)
 
     def on_failure(self, error: SDKError) -> None:
         is_first = self.failure is None
