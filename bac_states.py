@@ -32,6 +32,7 @@ never send them to a `server_url`.
 from __future__ import annotations
 
 import base64
+import collections
 import contextlib
 import contextvars
 import dataclasses
@@ -89,7 +90,7 @@ def _escape(text: str) -> str:
 
 def _shorten(text: str, limit: int = _MAX_PART) -> str:
     """Escape a text, and cut it to `limit` characters."""
-    text = _escape(text[: limit + 1])  # one more than fits, so that a longer text is noticed
+    text = _escape(text[: limit + 1])  # one more than fits tells that it is longer
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -310,7 +311,7 @@ class JobState:
     def succeeded(self) -> bool:
         """Whether the job is Completed, and no program in a completed execution failed.
 
-        CompletedPartially and PartialError are no success. An attempt that Failed before another one
+        CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
         completed = filter(_may_have_completed, self.executions)
@@ -371,12 +372,15 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
 # (or `_array`, or `_map`) says about each of them.
 
 
-def _member(field: str, *types: type, convert: _Read | None = None) -> tuple[Any, ...]:
+_Member = collections.namedtuple("_Member", "field types convert")
+
+
+def _member(field: str, *types: type, convert: _Read | None = None) -> _Member:
     """Describe a member: the field that it fills, its JSON types, and what converts its value."""
-    return field, types, convert
+    return _Member(field, types, convert)
 
 
-def _array(field: str, read: _Read) -> tuple[Any, ...]:
+def _array(field: str, read: _Read) -> _Member:
     """Describe a member that is an array; `read` reads each element."""
 
     def read_array(items: list[Any]) -> tuple[Any, ...]:
@@ -386,7 +390,7 @@ def _array(field: str, read: _Read) -> tuple[Any, ...]:
     return _member(field, list, convert=read_array)
 
 
-def _map(field: str, read: _Read) -> tuple[Any, ...]:
+def _map(field: str, read: _Read) -> _Member:
     """Describe a member that is an object whose keys are data; `read` reads each value."""
 
     def read_map(items: dict[str, Any]) -> dict[str, Any]:
@@ -396,7 +400,8 @@ def _map(field: str, read: _Read) -> tuple[Any, ...]:
     return _member(field, dict, convert=read_map)
 
 
-# How many elements this thread has read of the answer that it decodes. `_decode` begins with 0.
+# How many elements of an answer have been read. It is a context variable, since several threads can
+# decode at once; `_decode` sets it to 0.
 _elements_read = contextvars.ContextVar("elements read", default=0)
 
 
@@ -426,12 +431,12 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
-def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
+def _fields(members: Mapping[str, _Member]) -> _Read:
     """Make a function that reads a JSON object into a dict of its known members, by our names.
 
     If a member comes in several spellings, the last one counts.
     """
-    known = {_folded(name): member for name, member in members.items()}
+    known = {_folded(name): tuple(member) for name, member in members.items()}
 
     def read(value: Any) -> dict[str, Any]:
         if value is None:  # an element; as in Go, null counts as an empty object
@@ -456,13 +461,13 @@ def _fields(members: Mapping[str, tuple[Any, ...]]) -> _Read:
     return read
 
 
-def _record(model: Callable[..., Any], members: Mapping[str, tuple[Any, ...]]) -> _Read:
+def _record(model: Callable[..., Any], members: Mapping[str, _Member]) -> _Read:
     """Make a function that reads a JSON object into one of our models."""
     read = _fields(members)
     return lambda value: model(**read(value))
 
 
-def _plain(model: type) -> dict[str, tuple[Any, ...]]:
+def _plain(model: type) -> dict[str, _Member]:
     """Describe each text, integer and flag of a model as a member of the same name.
 
     A table adds what else the model has, and can replace an entry by one of the same name.
@@ -790,7 +795,7 @@ def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -
     desired = execution.pop("desired", {})
     messages = [compute.get("message", ""), desired.get("message", "")]
     return ExecutionState(
-        **execution,
+        **execution,  # what is left has the names of its fields
         state=_to_word(compute.get("type", ""), words),
         desired_state=_to_desired_state(desired.get("type", "")),
         status=". ".join(dict.fromkeys(filter(None, messages))),  # equal messages only once
@@ -1322,8 +1327,9 @@ class _Call:
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
-        """Return the error to raise from, or None if its text contains a secret."""
-        return error if self.hide(str(error)) == str(error) else None
+        """Return the error to raise from, or None if it contains a secret."""
+        text = f"{error} {vars(error)}"  # JSONDecodeError.doc is the whole body
+        return error if self.hide(text) == text else None
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
@@ -1489,7 +1495,7 @@ def _with_executions(
     for route in untried:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
-            complete, _ = answer.response()
+            complete, _ = answer.response()  # these routes always list the executions
             call.prefer(route)
             return complete
         refusal = answer.refusal()

@@ -426,7 +426,7 @@ def undecoded(document, version=""):
 def everything_told(error):
     """All that an error, and what is shown as its cause, says to whoever prints or logs it."""
     shown = traceback.format_exception(type(error), error, None)
-    more = [repr(error), *error.args, error.body, error.url, getattr(error, "path", "")]
+    more = [repr(error), *error.args, vars(error), getattr(error.__cause__, "doc", "")]
     return "\n".join([*shown, *map(str, more)])
 
 
@@ -1695,6 +1695,7 @@ ECHOES = {
     "a job id": lambda said: job_is(job_id=said),
     "a path": lambda said: json_reply({"state": {"Nodes": {said: {"Shards": 1}}}}),
     "a missing route": lambda said: reply(said, 404),
+    "no JSON": reply,
     "no HTTP": str.encode,
 }
 
