@@ -436,6 +436,7 @@ def _fields(members: Mapping[str, _Member]) -> _Read:
 
     If a member comes in several spellings, the last one counts.
     """
+    # Plain tuples are unpacked faster than named ones.
     known = {_folded(name): tuple(member) for name, member in members.items()}
 
     def read(value: Any) -> dict[str, Any]:
@@ -502,8 +503,7 @@ def _to_utc(nanoseconds: int) -> str:
 
 def _to_status(text: str) -> str:
     """Drop the ". " that v1.0.4 to v1.4.0 put before or after an empty message."""
-    text = text[2:] if text.startswith(". ") else text
-    return text[:-2] if text.endswith(". ") else text
+    return re.sub(r"\A\. |\. \Z", "", text)  # ". b" becomes "b", and "a. " becomes "a"
 
 
 def _numbered(*words: str) -> dict[int, str]:
@@ -695,9 +695,8 @@ def _from_state(value: dict[str, Any]) -> JobState:
         executions.extend(shard.get("executions", ()))
     executions.extend(members.get("executions", ()))
     state = members.get("state", "")
-    # Up to v0.3.19 there is nothing but nodes, which at first are missing or null.
-    is_oldest = "nodes" in members or not members
-    if is_oldest and not state:
+    # Up to v0.3.19 a document has nothing but nodes, and at first not even these.
+    if members.keys() <= {"nodes"}:
         state = _job_state(executions)
     return JobState(
         job_id=members.get("job_id", ""),
@@ -746,7 +745,8 @@ def _job_state(shards: list[ExecutionState]) -> str:
 # (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 changed the numbers from 6 on.
 
 _JOB_WORDS = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
-_EARLY_WORDS = "Undefined New AskForBid AskForBidAccepted AskForBidRejected BidAccepted".split()
+_EARLY_WORDS = ["Undefined", "New", "AskForBid", "AskForBidAccepted"]
+_EARLY_WORDS += ["AskForBidRejected", "BidAccepted"]
 _EXECUTION_WORDS_TO_V1_5_1 = _numbered(
     *_EARLY_WORDS, "BidRejected", "Completed", "Failed", "Cancelled"
 )
@@ -1318,12 +1318,13 @@ class _Call:
         self.routes.insert(0, route)
 
     def hide(self, text: str) -> str:
-        """Mask every secret in a text, and the beginning of one at its end, where it was cut."""
+        """Mask every secret in a text, and what is left of one that was cut at its end."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
-            for length in range(min(len(secret) - 1, len(text)), _SHORTEST_SECRET - 1, -1):
+        for secret in self.secrets:
+            for length in range(min(len(secret), len(text)), _SHORTEST_SECRET - 1, -1):
                 if text.endswith(secret[:length]):
-                    text = text[:-length] + "***"
+                    return text[:-length] + "***"
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
@@ -1384,12 +1385,10 @@ class _Answer:
 
     def is_missing_route(self) -> bool:
         """Tell whether the server refuses because it does not have the route."""
-        if self.status in (404, 405, 410):
-            return not re.search(_JOB_STORE, self.text)
-        # A server with users (v1.7+) does not have _REQUESTER, and refuses it with the words "user
-        # 'x' does not have the required capability".
-        is_forbidden = self.status in (403, 500) and "capability" in self.text
-        return self.route == _REQUESTER and is_forbidden
+        if self.route == _REQUESTER and self.status in (403, 500) and "capability" in self.text:
+            return True  # so a server with users (v1.7+) refuses a route that it does not have
+        is_about_job = re.search(_JOB_STORE, self.text)
+        return self.status in (404, 405, 410) and not is_about_job
 
     def refusal(self) -> SDKError:
         """Make the error for a status other than 200."""
@@ -1605,12 +1604,12 @@ class _Wait:
     def ask(self) -> StateResponse | None:
         """Ask once. Return None if that failed in a way that may pass."""
         seconds = min(self.call.timeout, self.end - time.monotonic())
+        limit_comes_first = seconds < self.call.timeout
         try:
             response = _ask(self.call, seconds)
         except SDKError as error:
-            limit_comes_first = seconds < self.call.timeout
             if limit_comes_first and isinstance(error, TransportTimeout):
-                return None  # the limit caused it: the last failure, if any, says more
+                return None  # the server did not fail: `ran_out` tells the last failure, if any
             self.on_failure(error)  # or raise it
             return None
         self.on_answer(response)
@@ -1967,7 +1966,7 @@ def _run_as_program() -> int:
 
 def _flush(stream: Any) -> None:
     """Flush a stream. Redirect one that fails to nowhere: Python will flush it again at exit."""
-    if stream is None:  # it was closed when Python started
+    if stream is None or stream.closed:
         return
     try:
         stream.flush()
