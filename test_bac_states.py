@@ -2370,7 +2370,7 @@ FRAMED = {
     "an extension": CHUNKED + chunk(BODY, b"%x;name=value" % len(BODY)) + LAST_CHUNK,
     "a trailer": CHUNKED + chunk(BODY + b" " * 99999) + b"0\r\nTrailer: x\r\n\r\n",
     "exactly 16 MiB": head() + BODY + b" " * (16 * MIB - len(BODY)),
-    "a length, too": CHUNKED[:-2] + b"Content-Length: 9\r\n\r\n" + chunk(BODY) + LAST_CHUNK,
+    "a length, too": CHUNKED[:-2] + b"Content-Length: 9999\r\n\r\n" + chunk(BODY) + LAST_CHUNK,
     "Chunked": CHUNKED.replace(b"chunked", b"Chunked") + chunk(BODY) + LAST_CHUNK,
     "dripped": lambda peer: peer.drip(CHUNKED + chunk(BODY) + LAST_CHUNK),
 }
