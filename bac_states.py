@@ -371,7 +371,6 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
 # A table describes a JSON object: it maps the names of the members that we read to what `_member`
 # (or `_array`, or `_map`) says about each of them.
 
-
 _Member = collections.namedtuple("_Member", "field types convert")
 
 
@@ -695,8 +694,8 @@ def _from_state(value: dict[str, Any]) -> JobState:
         executions.extend(shard.get("executions", ()))
     executions.extend(members.get("executions", ()))
     state = members.get("state", "")
-    # Up to v0.3.19 a document has nothing but nodes, and at first not even these.
-    if members.keys() <= {"nodes"}:
+    is_oldest = "nodes" in members or not members  # up to v0.3.19; {} until there are nodes
+    if is_oldest and not state:
         state = _job_state(executions)
     return JobState(
         job_id=members.get("job_id", ""),
@@ -1388,7 +1387,7 @@ class _Answer:
         if self.route == _REQUESTER and self.status in (403, 500) and "capability" in self.text:
             return True  # so a server with users (v1.7+) refuses a route that it does not have
         is_about_job = re.search(_JOB_STORE, self.text)
-        return self.status in (404, 405, 410) and not is_about_job
+        return self.status == 410 or (self.status in (404, 405) and not is_about_job)
 
     def refusal(self) -> SDKError:
         """Make the error for a status other than 200."""

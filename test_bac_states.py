@@ -1089,8 +1089,9 @@ def test_names_that_are_unknown_leave_no_memory_behind():
 def test_of_names_that_fold_to_one_the_last_wins_unless_it_is_null():
     for first, second in (('State":"A"', 'state":"B"'), ('state":"A"', 'State":"B"')):
         assert decoded(f'{{"state":{{"JobID":"j","{first},"{second}}}}}').state == "B"
-    assert decoded('{"state":{"JobID":"j","State":"B","state":null}}').state == "B"
-    assert decoded('{"state":{"JobID":"j","State":"B","Nodes":{}}}').state == "B"  # it is told
+    told = {'"State":"B","state":null': "B", '"State":"B","Nodes":{}': "B", '"Nodes":{}': "New"}
+    for members, state in told.items():
+        assert decoded(f'{{"state":{{"JobID":"j",{members}}}}}').state == state
 
 
 # Every member of every record, in each era. A member that is added to a model has to be added here,
@@ -1240,8 +1241,6 @@ def test_an_absent_or_null_record_is_none_and_an_empty_one_is_not():
     found = [execution.published_results.s3 for execution in executions_of(listed(*specs))]
     assert found == [None, None, S3StorageSpec()]
 
-
-# What is no document, or has no state in it.
 
 DEEP = 100000
 NO_JSON = {
@@ -1605,10 +1604,10 @@ def test_the_server_s_words_are_told_last_however_long_the_rest_is(serve):
 
 
 def test_a_404_is_a_missing_job_where_the_job_store_says_so_and_a_missing_route_elsewhere(serve):
-    store = reply('{"Message":"no","Component" : "JobStore"}', 404)
-    assert refused(serve(requester=store, jobs=job_is()), JobNotFound).status_code == 404
-    for body in ('{"Message":"no","Component":"BoltDB"}', "job not found: JobStore", ""):
-        assert ask(serve(requester=reply(body, 404), jobs=job_is())).state.succeeded
+    store, other = (f'{{"Message":"no","Component" : "{name}"}}' for name in ("JobStore", "BoltDB"))
+    refused(serve(requester=reply(store, 404), jobs=job_is()), JobNotFound)
+    for body, status in ((other, 404), ("job not found: JobStore", 404), ("", 404), (store, 410)):
+        assert ask(serve(requester=reply(body, status), jobs=job_is())).state.succeeded
 
 
 NUMBERS_OF_SECONDS = {"0": 0, "1": 1, "120": 120, " 7 ": 7, "007": 7}
