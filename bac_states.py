@@ -32,13 +32,10 @@ never send them to a `server_url`.
 from __future__ import annotations
 
 import base64
-import collections
 import contextlib
-import contextvars
 import dataclasses
 import datetime
 import errno
-import functools
 import http.client
 import io
 import json
@@ -49,7 +46,7 @@ import ssl
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from urllib.request import getproxies, proxy_bypass  # the latter is not documented
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 % of an import
@@ -57,8 +54,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     _Read = Callable[[Any], Any]
+    _Member = tuple[str, tuple[type, ...], _Read | None]
+    _MemberDict = dict[str, _Member | None]
 else:
     Any = object
+    _MemberDict = dict
 
 __all__ = ["decode", "get", "main", "wait"]
 __all__ += ["ExecutionState", "JobState", "NodeState", "StateRequest", "StateResponse"]
@@ -68,8 +68,7 @@ __all__ += ["TransportError", "TransportTimeout", "WaitTimeout"]
 __version__ = "1.1.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
-_MAX_ELEMENTS = 50_000  # of an array or map
-_MAX_ELEMENTS_IN_ALL = 500_000  # of all arrays and maps; decoding them takes a second or two
+_MAX_ELEMENTS = 50_000  # of an array or map; a real answer of that size has half as many
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
 _MAX_REFUSAL = 16 * 1024  # bytes read of a refusal; what `body` cuts is masked before
 _MAX_MESSAGE = 400  # characters of SDKError.message
@@ -79,6 +78,7 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
+_COMPLETED = {"Completed", "7", "9"}  # by release, 7 or 9 meant it; they stay if it is unknown
 
 
 def _escape(text: str) -> str:
@@ -232,15 +232,6 @@ def _program_failed(execution: ExecutionState) -> bool:
     return execution.run_output is not None and execution.run_output.exit_code > 0
 
 
-def _may_have_completed(execution: ExecutionState) -> bool:
-    """Tell whether the state is Completed, or a number that meant it in some release.
-
-    It was 7 up to v1.5.1 and is 9 since: see `_EXECUTION_WORDS`. If the release is unknown, both
-    stay numbers, for 9 was Cancelled once and 7 is Publishing now.
-    """
-    return execution.state in ("Completed", "7", "9")
-
-
 @dataclasses.dataclass(frozen=True)
 class ExecutionState:
     """One attempt at the job on one node, or at one shard or partition of it.
@@ -314,7 +305,7 @@ class JobState:
         CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
-        completed = filter(_may_have_completed, self.executions)
+        completed = [execution for execution in self.executions if execution.state in _COMPLETED]
         return self.state == "Completed" and not any(map(_program_failed, completed))
 
     @property
@@ -369,74 +360,38 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
 
 
 # A table describes a JSON object: it maps the names of the members that we read to what `_member`
-# (or `_array`, or `_map`) says about each of them.
-
-_Member = collections.namedtuple("_Member", "field types convert")
+# says about each of them. `_fields`, `_record`, `_array` and `_map` each make a function that reads
+# a JSON value and returns ours, or raises _Mismatch.
 
 
 def _member(field: str, *types: type, convert: _Read | None = None) -> _Member:
     """Describe a member: the field that it fills, its JSON types, and what converts its value."""
-    return _Member(field, types, convert)
+    return field, types, convert
 
 
-def _array(field: str, read: _Read) -> _Member:
-    """Describe a member that is an array; `read` reads each element."""
+class _Members(_MemberDict):
+    """A table's members by name, in every spelling: NodeID, NodeId and node_id are one.
 
-    def read_array(items: list[Any]) -> tuple[Any, ...]:
-        _count(len(items))
-        return tuple(_read_at(index, read, item) for index, item in enumerate(items))
-
-    return _member(field, list, convert=read_array)
-
-
-def _map(field: str, read: _Read) -> _Member:
-    """Describe a member that is an object whose keys are data; `read` reads each value."""
-
-    def read_map(items: dict[str, Any]) -> dict[str, Any]:
-        _count(len(items))
-        return {key: _read_at(key, read, item) for key, item in items.items()}
-
-    return _member(field, dict, convert=read_map)
-
-
-# How many elements of an answer have been read. It is a context variable, since several threads can
-# decode at once; `_decode` sets it to 0.
-_elements_read = contextvars.ContextVar("elements read", default=0)
-
-
-def _count(elements: int) -> None:
-    """Count elements; refuse more than any real answer has, in one array or map or in all."""
-    in_all = _elements_read.get() + elements
-    _elements_read.set(in_all)
-    if elements > _MAX_ELEMENTS or in_all > _MAX_ELEMENTS_IN_ALL:
-        raise _Mismatch(f"it has more than {_MAX_ELEMENTS} elements, or too many in all")
-
-
-def _read_at(key: str | int, read: _Read, item: Any) -> Any:
-    """Return `read(item)`. If that fails, put the key in front of the error's path."""
-    try:
-        return read(item)
-    except _Mismatch as error:
-        error.prepend(key)
-        raise
-
-
-@functools.lru_cache(maxsize=500)  # an answer repeats the same few names
-def _folded(name: str) -> str:
-    """Fold a name, for NodeID, NodeId and node_id are one member.
-
-    Go ignores case, and v0.2.x wrote underscores.
+    Go ignores case, and v0.2.x wrote underscores. A spelling is folded when it is first met.
     """
+
+    def __missing__(self, name: str) -> _Member | None:
+        member = self.get(_folded(name))
+        if len(self) < 500 and len(str(name)) < 100:  # servers cannot make it grow for ever
+            self[name] = member
+        return member
+
+
+def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
-def _fields(members: Mapping[str, _Member]) -> _Read:
-    """Make a function that reads a JSON object into a dict of its known members, by our names.
+def _fields(table: Mapping[str, _Member]) -> _Read:
+    """Read an object into a dict of its known members, by the names of our fields.
 
     If a member comes in several spellings, the last one counts.
     """
-    # Plain tuples are unpacked faster than named ones.
-    known = {_folded(name): tuple(member) for name, member in members.items()}
+    members = _Members((_folded(name), member) for name, member in table.items())
 
     def read(value: Any) -> dict[str, Any]:
         if value is None:  # an element; as in Go, null counts as an empty object
@@ -445,7 +400,7 @@ def _fields(members: Mapping[str, _Member]) -> _Read:
             raise _expected((dict,), value)
         found = {}
         for name, item in value.items():
-            member = known.get(_folded(name))
+            member = members[name]
             if member is None or item is None:  # as in Go, a null member counts as absent
                 continue
             field, types, convert = member
@@ -461,10 +416,45 @@ def _fields(members: Mapping[str, _Member]) -> _Read:
     return read
 
 
-def _record(model: Callable[..., Any], members: Mapping[str, _Member]) -> _Read:
-    """Make a function that reads a JSON object into one of our models."""
-    read = _fields(members)
+def _record(model: Callable[..., Any], table: Mapping[str, _Member]) -> _Read:
+    """Read an object into one of our models."""
+    read = _fields(table)
     return lambda value: model(**read(value))
+
+
+def _array(read: _Read) -> _Read:
+    """Read an array into a tuple; `read` reads each element."""
+
+    def read_array(items: list[Any]) -> tuple[Any, ...]:
+        _check_size(items)
+        return tuple(_read_at(index, read, item) for index, item in enumerate(items))
+
+    return read_array
+
+
+def _map(read: _Read) -> _Read:
+    """Read an object whose keys are data into a dict; `read` reads each value."""
+
+    def read_map(items: dict[str, Any]) -> dict[str, Any]:
+        _check_size(items)
+        return {key: _read_at(key, read, item) for key, item in items.items()}
+
+    return read_map
+
+
+def _check_size(items: Collection[Any]) -> None:
+    """Refuse more elements than any real answer has: reading them would take too long."""
+    if len(items) > _MAX_ELEMENTS:
+        raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
+
+
+def _read_at(key: str | int, read: _Read, item: Any) -> Any:
+    """Return `read(item)`. If that fails, put the key in front of the error's path."""
+    try:
+        return read(item)
+    except _Mismatch as error:
+        error.prepend(key)
+        raise
 
 
 def _plain(model: type) -> dict[str, _Member]:
@@ -505,6 +495,13 @@ def _to_status(text: str) -> str:
     return re.sub(r"\A\. |\. \Z", "", text)  # ". b" becomes "b", and "a. " becomes "a"
 
 
+def _to_text(text: Any) -> str:
+    """Read a value of a map of text. As in Go, null is "" there."""
+    if text is not None and type(text) is not str:
+        raise _expected((str,), text)
+    return text or ""
+
+
 def _numbered(*words: str) -> dict[int, str]:
     """Number words from 0 on."""
     return dict(enumerate(words))
@@ -536,19 +533,10 @@ _S3 = {
     "checksum_sha256": _member("checksum", str),  # the newer API's name
 }
 _read_s3 = _record(S3StorageSpec, _S3)
-
-
-def _to_text(text: Any) -> str:
-    """Read a value of a map of text. As in Go, null is "" there."""
-    if text is not None and type(text) is not str:
-        raise _expected((str,), text)
-    return text or ""
-
-
 _STORAGE = {
     **_plain(StorageSpec),
     "s3": _member("s3", dict, convert=_read_s3),
-    "metadata": _map("metadata", _to_text),
+    "metadata": _member("metadata", dict, convert=_map(_to_text)),
 }
 _read_storage = _record(StorageSpec, _STORAGE)
 _OUTPUT = {
@@ -567,45 +555,78 @@ _EXECUTION = {
     "create_time": _member("create_time", str, convert=_to_time),
     "update_time": _member("update_time", str, convert=_to_time),
 }
-_EXECUTION_LIST = _array("executions", _record(ExecutionState, _EXECUTION))
-_NUMBERED_SHARD = {**_EXECUTION, "state": _member("state", int, str)}  # a number up to v0.2.7
-_read_shard = _fields(_NUMBERED_SHARD)
+_read_executions = _array(_record(ExecutionState, _EXECUTION))
+_SHARD = {"executions": _member("executions", list, convert=_read_executions)}
+_read_shard = _fields(_SHARD)
 
 
-def _to_index(key: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", str(key)):
-        raise _Mismatch("expected a shard's index as the key")
-    return int(key)
-
-
-def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Read the shards of a node. Unlike in `_map`, the keys are numbers.
-
-    They stay dicts until it is known what the numbers of their states mean.
-    """
-    _count(len(shards))
-    found = {}
+def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
+    """Read the executions of every shard (v0.3.20 to v0.3.23)."""
+    executions: list[ExecutionState] = []
     for key, shard in shards.items():
-        index = _read_at(key, _to_index, key)  # so that an error names the key
-        found[index] = _read_at(key, _read_shard, shard)
-    return found
+        executions += _read_at(key, _read_shard, shard).get("executions", ())
+        _check_size(executions)
+    return tuple(executions)
 
 
-_NODE = {"shards": _member("shards", dict, convert=_read_shards)}
-_SHARD_LIST = {"executions": _EXECUTION_LIST}
-_STATE_DOCUMENT = {
+# Up to v0.2.7 the state of a shard is a number, and v0.2.6 changed what the numbers mean.
+_SHARD_WORDS_TO_V0_2_5 = _numbered(
+    "", "Bidding", "Cancelled", "Waiting", "Running", "Error", "Verifying", "Completed"
+)
+_SHARD_WORDS = _numbered(
+    "", "Bidding", "Waiting", "Running", "Verifying", "Cancelled", "Error", "Completed"
+)
+_NODE_SHARD = {**_EXECUTION, "state": _member("state", int, str)}
+_read_node_shards = _map(_fields(_NODE_SHARD))
+
+
+def _read_numbered(shards: dict[str, Any]) -> Any:
+    """Read the shards of a node, by their index, into dicts: some states can still be numbers."""
+    for key in shards:
+        if not re.fullmatch("[0-9]{1,9}", str(key)):
+            raise _Mismatch("expected the index of a shard as each key")
+    return _read_node_shards(shards)
+
+
+_NODE = {"shards": _member("shards", dict, convert=_read_numbered)}
+_read_node_map = _map(_fields(_NODE))
+
+
+def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
+    """Read an execution of each shard of every node (up to v0.3.19)."""
+    shards = [
+        (node_id, int(key), shard)
+        for node_id, node in _read_node_map(nodes).items()
+        for key, shard in node.get("shards", {}).items()
+    ]
+    _check_size(shards)
+    # Nearly every job has a shard 0. v0.2.5 writes its index ("ShardIndex": 0), v0.2.6 omits it.
+    writes_zero = any(shard.get("shard_index") == 0 for _, _, shard in shards)
+    words = _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
+    executions = []
+    for node_id, index, shard in shards:
+        own = {
+            "node_id": shard.get("node_id") or node_id,
+            "shard_index": shard.get("shard_index") or index,
+            "state": _to_word(shard.get("state", ""), words),
+        }
+        executions.append(ExecutionState(**{**shard, **own}))
+    return tuple(executions)
+
+
+_STATE = {
     "job_id": _member("job_id", str),
     "state": _member("state", str),
     "status": _member("status", str),
     "version": _member("version", int),
-    "nodes": _map("nodes", _fields(_NODE)),  # to v0.3.19
-    "shards": _map("shards", _fields(_SHARD_LIST)),  # v0.3.20 to v0.3.23
-    "executions": _EXECUTION_LIST,  # v0.3.24+
+    "nodes": _member("executions", dict, convert=_read_nodes),  # up to v0.3.19
+    "shards": _member("executions", dict, convert=_read_shards),  # v0.3.20 to v0.3.23
+    "executions": _member("executions", list, convert=_read_executions),  # v0.3.24+
     "create_time": _member("create_time", str, convert=_to_time),
     "update_time": _member("update_time", str, convert=_to_time),
     "timeout_at": _member("timeout_at", str, convert=_to_time),
 }
-_read_state = _fields(_STATE_DOCUMENT)
+_read_state = _record(JobState, _STATE)
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
 #
@@ -633,6 +654,7 @@ def _read_result(value: dict[str, Any]) -> StorageSpec:
 
 
 _NUMBERED_STATE = {"StateType": _member("type", int, str), "Message": _member("message", str)}
+_NAMED_STATE = {"StateType": _member("type", str), "Message": _member("message", str)}
 _NEWER_RECORD = {
     "Revision": _member("version", int),
     "CreateTime": _member("create_time", int, convert=_to_utc),
@@ -643,13 +665,12 @@ _NEWER_EXECUTION = {
     "JobID": _member("job_id", str),
     "NodeID": _member("node_id", str),
     "PartitionIndex": _member("shard_index", int),  # v1.6.1+
-    "ComputeState": _member("compute", dict, convert=_fields(_NUMBERED_STATE)),
-    "DesiredState": _member("desired", dict, convert=_fields(_NUMBERED_STATE)),
+    "ComputeState": _member("state", dict, convert=_fields(_NUMBERED_STATE)),
+    "DesiredState": _member("desired_state", dict, convert=_fields(_NUMBERED_STATE)),
     "PublishedResult": _member("published_results", dict, convert=_read_result),
     "RunOutput": _member("run_output", dict, convert=_read_output),
     **_NEWER_RECORD,
 }
-_NAMED_STATE = {"StateType": _member("type", str), "Message": _member("message", str)}
 _NEWER_JOB = {
     "ID": _member("job_id", str),
     "Name": _member("name", str),
@@ -657,77 +678,33 @@ _NEWER_JOB = {
     "State": _member("state", dict, convert=_fields(_NAMED_STATE)),
     **_NEWER_RECORD,
 }
-_read_newer_execution = _fields(_NEWER_EXECUTION)
+_read_newer_executions = _array(_fields(_NEWER_EXECUTION))
 _LISTING = {
-    "Items": _array("items", _read_newer_execution),  # v1.4.0+
-    "Executions": _array("items", _read_newer_execution),  # v1.2.2 to v1.3.2
+    "Items": _member("items", list, convert=_read_newer_executions),  # v1.4.0+
+    "Executions": _member("items", list, convert=_read_newer_executions),  # v1.2.2 to v1.3.2
 }
-
-# Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean.
-_SHARD_WORDS_TO_V0_2_5 = _numbered(
-    "", "Bidding", "Cancelled", "Waiting", "Running", "Error", "Verifying", "Completed"
-)
-_SHARD_WORDS = _numbered(
-    "", "Bidding", "Waiting", "Running", "Verifying", "Cancelled", "Error", "Completed"
-)
-
-
-def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
-    """Return the words for the numbers in these shards."""
-    # Nearly every job has a shard 0. v0.2.5 writes its index ("ShardIndex": 0), v0.2.6 omits it.
-    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
+_ANSWER = {
+    "state": _member("state", dict),
+    "Job": _member("job", dict, convert=_fields(_NEWER_JOB)),
+    "Executions": _member("executions", dict, convert=_fields(_LISTING)),
+}
+_read_answer = _fields(_ANSWER)
 
 
 def _from_state(value: dict[str, Any]) -> JobState:
-    """Make the models from the operation's own document.
-
-    Its executions are listed by node, by shard, or in one array.
-    """
-    names = {_folded(name) for name in value}
-    if names and not names.intersection(map(_folded, _STATE_DOCUMENT)):
+    """Make the models from the operation's own document."""
+    sent = {_folded(name) for name, item in value.items() if item is not None}
+    if sent and not sent.intersection(map(_folded, _STATE)):
         # Without this check, a Job printed alone would pass for a job that is New.
         raise _Mismatch("nothing in it belongs to a job's state")
-    members = _read_state(value)
-    executions = _from_nodes(members.get("nodes", {}))
-    for shard in members.get("shards", {}).values():
-        executions.extend(shard.get("executions", ()))
-    executions.extend(members.get("executions", ()))
-    state = members.get("state", "")
-    is_oldest = "nodes" in members or not members  # up to v0.3.19; {} until there are nodes
-    if is_oldest and not state:
-        state = _job_state(executions)
-    return JobState(
-        job_id=members.get("job_id", ""),
-        state=state,
-        status=members.get("status", ""),
-        executions=tuple(executions),
-        version=members.get("version", 0),
-        create_time=members.get("create_time", ""),
-        update_time=members.get("update_time", ""),
-        timeout_at=members.get("timeout_at", ""),
-    )
+    job: JobState = _read_state(value)
+    if not job.state and ("nodes" in sent or not sent):  # up to v0.3.19 no server sends a state
+        return dataclasses.replace(job, state=_job_state(job.executions))
+    return job
 
 
-def _from_nodes(nodes: dict[str, dict[str, Any]]) -> list[ExecutionState]:
-    """Make an execution of each shard on each node."""
-    # It takes all shards to see what the numbers mean.
-    all_shards = [shard for node in nodes.values() for shard in node.get("shards", {}).values()]
-    words = _shard_words(all_shards)
-    executions = []
-    for node_id, node in nodes.items():
-        for index, shard in node.get("shards", {}).items():
-            own = {
-                "node_id": shard.get("node_id") or node_id,
-                "shard_index": shard.get("shard_index") or index,
-                "state": _to_word(shard.get("state", ""), words),
-            }
-            executions.append(ExecutionState(**{**shard, **own}))
-    return executions
-
-
-def _job_state(shards: list[ExecutionState]) -> str:
-    """Derive a job's state from its shards: up to v0.3.19 no server sends one."""
+def _job_state(shards: tuple[ExecutionState, ...]) -> str:
+    """Derive a job's state from its shards."""
     states = {shard.state for shard in shards}
     not_at_work = {"", "Bidding", "Cancelled", "Error", "Completed"}  # every other word is
     if states - not_at_work:
@@ -790,36 +767,35 @@ def _from_newer_job(
 
 def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
     """Make an execution: its two states become words, and their messages its status."""
-    compute = execution.pop("compute", {})
-    desired = execution.pop("desired", {})
+    compute = execution.get("state", {})
+    desired = execution.get("desired_state", {})
     messages = [compute.get("message", ""), desired.get("message", "")]
-    return ExecutionState(
-        **execution,  # what is left has the names of its fields
-        state=_to_word(compute.get("type", ""), words),
-        desired_state=_to_desired_state(desired.get("type", "")),
-        status=". ".join(dict.fromkeys(filter(None, messages))),  # equal messages only once
-    )
+    own = {
+        "state": _to_word(compute.get("type", ""), words),
+        "desired_state": _to_desired_state(desired.get("type", "")),
+        "status": ". ".join(dict.fromkeys(filter(None, messages))),  # equal ones only once
+    }
+    return ExecutionState(**{**execution, **own})
 
 
-_ANSWER = {
-    "state": _member("state", dict),
-    "Job": _member("job", dict, convert=_fields(_NEWER_JOB)),
-    "Executions": _member("executions", dict, convert=_fields(_LISTING)),
-}
-_read_answer = _fields(_ANSWER)
+def _from_answer(document: Any, server_version: str, asked: str) -> JobState:
+    """Make the models from an answer of either API, and check that it is about the job asked for.
 
-
-def _from_answer(document: Any, server_version: str) -> tuple[JobState, str, bool]:
-    """Return the job's state, its name (in the newer API), and whether executions are listed."""
+    `asked` can be the job's id, its beginning, or its name; "" asks for any job.
+    """
     answer = _read_answer(document)
-    if "state" in answer:
-        return _read_at("state", _from_state, answer["state"]), "", True
     job = answer.get("job", {})
-    if not job.get("job_id"):
+    if "state" in answer:
+        state: JobState = _read_at("state", _from_state, answer["state"])
+    elif job.get("job_id"):
+        executions = answer.get("executions", {}).get("items", ())
+        state = _from_newer_job(job, executions, _execution_words(server_version))
+    else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    executions = answer.get("executions", {}).get("items", ())
-    state = _from_newer_job(job, executions, _execution_words(server_version))
-    return state, job.get("name", ""), "executions" in answer
+    is_ours = state.job_id.startswith(asked) or job.get("name") == asked
+    if state.job_id and not is_ours:
+        raise _Mismatch(f"it is about the job {state.job_id}")
+    return state
 
 
 def _parse(document: object) -> Any:
@@ -835,19 +811,10 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _decode(document: object, server_version: str, asked: str = "") -> tuple[StateResponse, bool]:
-    """Decode an answer about the job `asked` for, and tell whether executions are listed."""
+def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
+    """Decode an answer about the job `asked` for."""
     parsed = _parse(document)
-    _elements_read.set(0)
-    try:
-        state, name, lists_executions = _from_answer(parsed, server_version)
-    finally:
-        _folded.cache_clear()  # so that no server's names stay in memory
-    # `asked` can be the id, its beginning, or the job's name. "" asks for any job.
-    is_ours = state.job_id.startswith(asked) or name == asked
-    if state.job_id and not is_ours:
-        raise _Mismatch(f"it is about the job {state.job_id}")
-    return StateResponse(state, server_version, parsed), lists_executions
+    return StateResponse(_from_answer(parsed, server_version, asked), server_version, parsed)
 
 
 def decode(document: object, *, server_version: str = "") -> StateResponse:
@@ -858,8 +825,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     if not isinstance(server_version, str):
         raise TypeError("server_version has to be text")
     try:
-        response, _ = _decode(document, server_version)
-        return response
+        return _decode(document, server_version)
     except _DECODING_ERRORS as error:
         path = getattr(error, "path", "")
         raise DecodeError(f"not a job's state: {error}", path=path) from error
@@ -901,14 +867,10 @@ class _DeadlineSocket(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
         self._sock = sock
-        self._deadline = deadline
-
-    def halve_time(self) -> None:
-        """Save half of the time that is left for another question."""
-        self._deadline = self._deadline.halved()
+        self.deadline = deadline
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self._deadline.left())
+        self._sock.settimeout(self.deadline.left())
         self._sock.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -918,7 +880,7 @@ class _DeadlineSocket(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(self._deadline.left())
+        self._sock.settimeout(self.deadline.left())
         return self._sock.recv_into(buffer)
 
 
@@ -994,7 +956,7 @@ class _Server:
             with _request(deadline_sock, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                deadline_sock.halve_time()  # a refusal's body only explains it
+                deadline_sock.deadline = deadline.halved()  # save time for another route
                 return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
@@ -1256,7 +1218,6 @@ def _environment_context() -> ssl.SSLContext | None:
 
 # ---------------------------------------------------------------------------------------- asking
 
-_SHORTEST_SECRET = 8  # characters
 _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
 _OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
@@ -1279,7 +1240,7 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
         if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
             secrets += [value, value.rpartition(" ")[2]]  # "Bearer abc" and "abc"
     longest_first = sorted(secrets, key=len, reverse=True)
-    return [secret for secret in longest_first if len(secret) >= _SHORTEST_SECRET]
+    return [secret for secret in longest_first if len(secret) >= 8]
 
 
 class _Call:
@@ -1317,17 +1278,13 @@ class _Call:
         self.routes.insert(0, route)
 
     def hide(self, text: str) -> str:
-        """Mask every secret in a text, and what is left of one that was cut at its end."""
+        """Mask every secret in a text."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
-        for secret in self.secrets:
-            for length in range(min(len(secret), len(text)), _SHORTEST_SECRET - 1, -1):
-                if text.endswith(secret[:length]):
-                    return text[:-length] + "***"
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
-        """Return the error to raise from, or None if it contains a secret."""
+        """Return the error to raise from, or None if it holds a secret."""
         text = f"{error} {vars(error)}"  # JSONDecodeError.doc is the whole body
         return error if self.hide(text) == text else None
 
@@ -1367,8 +1324,8 @@ class _Answer:
     def text(self) -> str:
         return self.body[:_MAX_REFUSAL].decode("utf-8", "replace")
 
-    def response(self) -> tuple[StateResponse, bool]:
-        """Decode the body of a 200, and tell whether executions are listed."""
+    def response(self) -> StateResponse:
+        """Decode the body of a 200."""
         version = self.head.headers.get("X-Bacalhau-Git-Version", "").strip()
         try:
             return _decode(self.body, version, self.call.request.job_id)
@@ -1465,41 +1422,31 @@ def _network_words(error: Exception) -> str:
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask one route after the other until one answers, all within `seconds`."""
     deadline = _Deadline(seconds)
-    untried = list(call.routes)
+    incomplete: StateResponse | None = None
     refusals = []
-    while untried:
-        route = untried.pop(0)
+    for route in list(call.routes):
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
-            response, lists_executions = answer.response()
-            if lists_executions:  # all servers do, but for the newer API before v1.2.2
+            response = answer.response()
+            if _lists_executions(response):
                 call.prefer(route)
                 return response
-            return _with_executions(response, call, untried, deadline)
+            incomplete = response  # it counts if no other route answers
+            continue
         refusal = answer.refusal()
-        if not answer.is_missing_route():
+        may_be_passed = not _is_transient(refusal) if incomplete else answer.is_missing_route()
+        if not may_be_passed:
             raise refusal
         refusals.append(refusal)
+    if incomplete:
+        return incomplete
     raise _no_route(refusals) from refusals[-1]
 
 
-def _with_executions(
-    response: StateResponse, call: _Call, untried: list[tuple[str, str]], deadline: _Deadline
-) -> StateResponse:
-    """Return another route's answer; if none of them has the route or the job, the one in hand.
-
-    Other refusals are raised: without its executions, a failed job would look successful.
-    """
-    for route in untried:
-        answer = _ask_route(call, route, deadline)
-        if answer.status == 200:
-            complete, _ = answer.response()  # these routes always list the executions
-            call.prefer(route)
-            return complete
-        refusal = answer.refusal()
-        if not (answer.is_missing_route() or isinstance(refusal, JobNotFound)):
-            raise refusal
-    return response
+def _lists_executions(response: StateResponse) -> bool:
+    """Tell whether executions are listed, if only none: before v1.2.2 the newer API has no list."""
+    sent = {_folded(name) for name, item in response.raw.items() if item is not None}
+    return "state" in sent or "executions" in sent
 
 
 def _no_route(refusals: list[SDKError]) -> SDKError:
@@ -1573,12 +1520,16 @@ def wait(
 
 
 class _Wait:
-    """Asks about a job again and again until it has ended."""
+    """Asks about a job again and again until it has ended. The command has `say` print the news."""
 
-    def __init__(self, call: _Call, limit: float | None) -> None:
+    def __init__(
+        self, call: _Call, limit: float | None, say: Callable[[str], None] = lambda news: None
+    ) -> None:
         self.call = call
         self.limit = None if limit is None else _usable_seconds("limit", limit)
         self.end = time.monotonic() + (self.limit or float("inf"))
+        self.say = say
+        self.job_id = _shorten(call.request.job_id, 99)
         self.last: StateResponse | None = None  # the last answer
         self.failure: SDKError | None = None  # why the last question has no answer
         self.failures = 0  # failures in a row
@@ -1615,17 +1566,27 @@ class _Wait:
         return response
 
     def on_answer(self, response: StateResponse) -> None:
+        """Note an answer, and say what is new in it."""
+        state = response.state
+        if self.failure:
+            self.say("the server answers again")
+        is_end_at_once = self.last is None and _has_ended(state)  # its answer says it all
+        if not is_end_at_once and (self.last is None or self.last.state.state != state.state):
+            self.say(f"{self.job_id}: {state.state or 'no state yet'}")
         self.last = response
         self.failure = None
         self.failures = 0
 
     def on_failure(self, error: SDKError) -> None:
         """Note a failure. Raise it if asking again cannot help, or failed too often."""
+        is_first = self.failure is None
         self.failure = error
         self.failures += 1
         is_hopeless = self.limit is None and self.failures > _MOST_FAILURES
         if is_hopeless or not _is_transient(error):
             raise error
+        if is_first:
+            self.say(f"no answer for now: {error}")
 
     def ran_out(self) -> WaitTimeout:
         """Make the error that says how far the job was when the limit had passed."""
@@ -1636,10 +1597,9 @@ class _Wait:
         else:
             why = f"it is {self.last.state.state or 'in no state yet'}"
             if self.last.state.status:
-                why += f": {_one_line(self.last.state.status, _MAX_MESSAGE)}"
-        job_id = _shorten(self.call.request.job_id, 99)
-        words = f"the job {job_id} has not ended within {self.limit:g} s: {why}"
-        return WaitTimeout(self.call.hide(words), response=self.last)
+                why += f": {self.last.state.status}"
+        words = f"the job {self.job_id} has not ended within {self.limit:g} s: {why}"
+        return WaitTimeout(_one_line(self.call.hide(words), _MAX_MESSAGE), response=self.last)
 
 
 def _runs_on(state: JobState) -> bool:
@@ -1767,7 +1727,7 @@ def _last_words(execution: ExecutionState) -> list[str]:
 
 def _print_output(state: JobState) -> None:
     """Print what the programs of completed executions wrote to standard output."""
-    completed = list(filter(_may_have_completed, state.executions))
+    completed = [execution for execution in state.executions if execution.state in _COMPLETED]
     outputs = [execution.run_output for execution in completed if execution.run_output]
     if not completed:
         _say("no execution has completed, so there is no output")
@@ -1804,27 +1764,6 @@ def _print(stream: Any, text: str) -> None:
         stream.flush()
     except ValueError as error:  # it was closed since
         raise OSError(str(error)) from error
-
-
-class _WaitAloud(_Wait):
-    """A wait that reports on standard error."""
-
-    def on_answer(self, response: StateResponse) -> None:
-        if self.failure:
-            _say("the server answers again")
-        before = self.last
-        super().on_answer(response)
-        if before is None and _has_ended(response.state):
-            return  # it is printed next
-        if before is None or before.state.state != response.state.state:
-            job_id = _shorten(self.call.request.job_id, 99)
-            _say(f"{job_id}: {response.state.state or 'no state yet'}")
-
-    def on_failure(self, error: SDKError) -> None:
-        is_first = self.failure is None
-        super().on_failure(error)  # which raises if this ends the wait
-        if is_first:
-            _say(f"no answer for now: {error}")
 
 
 _HELP = """\
@@ -1904,7 +1843,7 @@ def _run(options: Any) -> int:
 def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
     """Return the last answer of a wait, and the exit code."""
     try:
-        response = _WaitAloud(call, limit).run()
+        response = _Wait(call, limit, _say).run()
     except WaitTimeout as error:
         if error.response is None:
             raise

@@ -1312,11 +1312,12 @@ def test_an_array_of_over_50_000_elements_is_a_decode_error():
     assert undecoded(in_shards).path == "state.Shards.0.Executions"
     on_a_node = {"Shards": dict.fromkeys(map(str, range(50001)))}
     assert undecoded({"state": {"Nodes": {"n": on_a_node}}}).path == "state.Nodes.n.Shards"
-    assert undecoded({"state": {"Nodes": {"n": {"Shards": {"x": {}}}}}}).path.endswith(".Shards.x")
+    assert undecoded({"state": {"Nodes": {"n": {"Shards": {"x": {}}}}}}).path.endswith(".Shards")
     for element in ({}, None):  # few enough in each array, but too many in all
-        shards = dict.fromkeys(map(str, range(11)), {"Executions": [element] * 50000})
-        error = undecoded(json.dumps({"state": {"JobID": "j", "Shards": shards}}))
-        assert error.path == "state.Shards.9.Executions"
+        shards = dict.fromkeys("12", {"Executions": [element] * 25001})
+        assert undecoded({"state": {"JobID": "j", "Shards": shards}}).path == "state.Shards"
+        nodes = dict.fromkeys("12", {"Shards": dict.fromkeys(map(str, range(25001)), element)})
+        assert undecoded({"state": {"Nodes": nodes}}).path == "state.Nodes"
 
 
 # Up to v0.2.7 a shard's state was a number, and v0.2.6 gave five of them another meaning. From
@@ -1742,7 +1743,7 @@ def test_a_cut_or_a_chunk_s_end_never_saves_the_beginning_of_a_credential(serve)
     chunks = chunk(b"x" * 8186 + SECRET[:7].encode()) + chunk(SECRET[7:].encode()) + LAST_CHUNK
     answers = [head("Transfer-Encoding: chunked", status="500 No") + chunks]
     headers["X-Key"] = long = "".join(map(str, range(400)))
-    answers += [reply(long * 20, 403), json_reply({"state": {"Nodes": {long: 5}}})]
+    answers += [reply(long * 7, 403), json_reply({"state": {"Nodes": {long: 5}}})]
     for answer in answers:
         told = everything_told(refused(serve(answer), headers=headers))
         assert SECRET[:5] not in told and long[:9] not in told
@@ -1884,11 +1885,11 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
         server = serve(jobs=without, requester=[job_is("New", NEWER_JOB), job_is(job_id=NEWER_JOB)])
         assert wait_for(server, NEWER_JOB).state.succeeded
         assert server.asked == ["jobs", "requester", "requester"]
-    for other in (GONE, NOT_FOUND):
+    for other in (GONE, NOT_FOUND, reply("no", 401), reply("bucket not found", 500)):
         server = serve(other, jobs=without)
         assert ask(server, NEWER_JOB).state == JobState(NEWER_JOB, "InProgress")
         assert server.asked == ["jobs", "requester", "states"]
-    for status in (400, 401, 500, 503):  # another time, the route may tell that a program failed
+    for status in (408, 429, 503):  # another time, the route may tell that a program failed
         server = serve(reply("no", status), jobs=without)
         assert refused(server, request=NEWER_JOB).status_code == status
     for names in ("Job Executions Items", "Job Executions Executions", "job EXECUTIONS items"):
