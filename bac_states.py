@@ -70,7 +70,7 @@ __version__ = "1.1.0"
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map; a real answer of that size has half as many
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
-_MAX_REFUSAL = 16 * 1024  # bytes read of a refusal; what `body` cuts is masked before
+_MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: far more than `body` shows, once masked
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
 _MAX_REASON = 2000  # characters of the reason why a job failed
@@ -78,7 +78,8 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-_COMPLETED = {"Completed", "7", "9"}  # by release, 7 or 9 meant it; they stay if it is unknown
+# Completed is 7 up to v1.5.1, and 9 since. Both stay numbers if the release is unknown.
+_MAY_BE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -141,6 +142,8 @@ class JobNotFound(InternalServerError):
 
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
+
+    _may_pass = True  # False if it is no use to ask again
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -305,8 +308,11 @@ class JobState:
         CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
-        completed = [execution for execution in self.executions if execution.state in _COMPLETED]
-        return self.state == "Completed" and not any(map(_program_failed, completed))
+        has_failed_program = any(
+            execution.state in _MAY_BE_COMPLETED and _program_failed(execution)
+            for execution in self.executions
+        )
+        return self.state == "Completed" and not has_failed_program
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -349,8 +355,9 @@ class _Mismatch(ValueError):
     def prepend(self, key: str | int) -> None:
         """Put a key in front: with "Executions", "[3].State" becomes "Executions[3].State"."""
         step = f"[{key}]" if isinstance(key, int) else str(key)
-        needs_dot = bool(self.path) and not self.path.startswith("[")
-        self.path = f"{step}.{self.path}" if needs_dot else f"{step}{self.path}"
+        if self.path and not self.path.startswith("["):
+            step += "."
+        self.path = step + self.path
 
 
 def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
@@ -394,7 +401,7 @@ def _fields(table: Mapping[str, _Member]) -> _Read:
     members = _Members((_folded(name), member) for name, member in table.items())
 
     def read(value: Any) -> dict[str, Any]:
-        if value is None:  # an element; as in Go, null counts as an empty object
+        if value is None:  # only in arrays and maps; as in Go, it counts as an empty object
             return {}
         if type(value) is not dict:
             raise _expected((dict,), value)
@@ -491,7 +498,7 @@ def _to_utc(nanoseconds: int) -> str:
 
 
 def _to_status(text: str) -> str:
-    """Drop the ". " that v1.0.4 to v1.4.0 put before or after an empty message."""
+    """Drop the ". " that v1.0.4 to v1.4.0 write between two messages even if one is empty."""
     return re.sub(r"\A\. |\. \Z", "", text)  # ". b" becomes "b", and "a. " becomes "a"
 
 
@@ -580,15 +587,16 @@ _NODE_SHARD = {**_EXECUTION, "state": _member("state", int, str)}
 _read_node_shards = _map(_fields(_NODE_SHARD))
 
 
-def _read_numbered(shards: dict[str, Any]) -> Any:
-    """Read the shards of a node, by their index, into dicts: some states can still be numbers."""
+def _read_by_index(shards: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read the shards of a node into dicts. Their states can be numbers without a meaning yet."""
     for key in shards:
         if not re.fullmatch("[0-9]{1,9}", str(key)):
             raise _Mismatch("expected the index of a shard as each key")
-    return _read_node_shards(shards)
+    found: dict[str, dict[str, Any]] = _read_node_shards(shards)
+    return found
 
 
-_NODE = {"shards": _member("shards", dict, convert=_read_numbered)}
+_NODE = {"shards": _member("shards", dict, convert=_read_by_index)}
 _read_node_map = _map(_fields(_NODE))
 
 
@@ -600,7 +608,8 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
         for key, shard in node.get("shards", {}).items()
     ]
     _check_size(shards)
-    # Nearly every job has a shard 0. v0.2.5 writes its index ("ShardIndex": 0), v0.2.6 omits it.
+    # Nearly every job has a shard 0. Up to v0.2.5 its index is written ("ShardIndex": 0), from
+    # v0.2.6 on it is left out. That tells what the numbers mean.
     writes_zero = any(shard.get("shard_index") == 0 for _, _, shard in shards)
     words = _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
     executions = []
@@ -665,6 +674,7 @@ _NEWER_EXECUTION = {
     "JobID": _member("job_id", str),
     "NodeID": _member("node_id", str),
     "PartitionIndex": _member("shard_index", int),  # v1.6.1+
+    # These two become words, and a status, in `_from_newer_execution`.
     "ComputeState": _member("state", dict, convert=_fields(_NUMBERED_STATE)),
     "DesiredState": _member("desired_state", dict, convert=_fields(_NUMBERED_STATE)),
     "PublishedResult": _member("published_results", dict, convert=_read_result),
@@ -694,20 +704,21 @@ _read_answer = _fields(_ANSWER)
 def _from_state(value: dict[str, Any]) -> JobState:
     """Make the models from the operation's own document."""
     sent = {_folded(name) for name, item in value.items() if item is not None}
-    if sent and not sent.intersection(map(_folded, _STATE)):
+    if sent and sent.isdisjoint(map(_folded, _STATE)):
         # Without this check, a Job printed alone would pass for a job that is New.
         raise _Mismatch("nothing in it belongs to a job's state")
     job: JobState = _read_state(value)
-    if not job.state and ("nodes" in sent or not sent):  # up to v0.3.19 no server sends a state
+    is_of_nodes = "nodes" in sent or not sent  # {} says that no node has it yet
+    if is_of_nodes and not job.state:
         return dataclasses.replace(job, state=_job_state(job.executions))
     return job
 
 
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
-    """Derive a job's state from its shards."""
+    """Derive a job's state from its shards: up to v0.3.19 no server sends one."""
     states = {shard.state for shard in shards}
-    not_at_work = {"", "Bidding", "Cancelled", "Error", "Completed"}  # every other word is
-    if states - not_at_work:
+    idle = {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if states - idle:  # Waiting, Running, Verifying, or a word that we do not know
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -793,7 +804,7 @@ def _from_answer(document: Any, server_version: str, asked: str) -> JobState:
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
     is_ours = state.job_id.startswith(asked) or job.get("name") == asked
-    if state.job_id and not is_ours:
+    if state.job_id and not is_ours:  # up to v0.3.19 an answer has no id
         raise _Mismatch(f"it is about the job {state.job_id}")
     return state
 
@@ -939,7 +950,7 @@ class _Server:
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
     ) -> tuple[http.client.HTTPResponse, bytearray]:
-        """Send a request; return the answer, for its status and headers, and its body.
+        """Send a request; return the answer, closed but with its status and headers, and its body.
 
         The body of a refusal may be incomplete.
         """
@@ -956,7 +967,7 @@ class _Server:
             with _request(deadline_sock, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                deadline_sock.deadline = deadline.halved()  # save time for another route
+                deadline_sock.deadline = deadline.halved()  # leave time to ask another route
                 return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
@@ -1017,7 +1028,7 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
         raise OSError(_TOO_LARGE)
     if declared is not None and len(body) < declared:
         raise OSError(_CUT_SHORT)
-    # Headers that were cut off look complete to http.client: no length, no chunks, no body.
+    # http.client takes headers that were cut off for complete: then length, chunks and body lack.
     if declared is None and "Transfer-Encoding" not in answer.headers and not body:
         raise OSError(_CUT_SHORT)
     return body
@@ -1177,13 +1188,11 @@ def _environment_url() -> str:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    if "://" in host:  # a URL says its own scheme
-        url = host
-    else:
-        is_bare_ipv6 = host.count(":") > 1 and not host.startswith("[")
-        scheme = "https" if tls in _TRUE else "http"
-        url = f"{scheme}://[{host}]" if is_bare_ipv6 else f"{scheme}://{host}"
-    url = _usable_url("BACALHAU_API_HOST", url)
+    if "://" not in host:  # else it is a whole URL, with a scheme of its own
+        if host.count(":") > 1 and not host.startswith("["):  # a bare IPv6 address
+            host = f"[{host}]"
+        host = f"https://{host}" if tls in _TRUE else f"http://{host}"
+    url = _usable_url("BACALHAU_API_HOST", host)
     parts = urllib.parse.urlsplit(url)
     return url if parts.port else f"{parts.scheme}://{parts.netloc}:{port}{parts.path}"
 
@@ -1285,7 +1294,8 @@ class _Call:
 
     def as_cause(self, error: Exception) -> Exception | None:
         """Return the error to raise from, or None if it holds a secret."""
-        text = f"{error} {vars(error)}"  # JSONDecodeError.doc is the whole body
+        # The whole body is JSONDecodeError.doc, and one of UnicodeDecodeError.args.
+        text = f"{error} {error.args} {vars(error)}"
         return error if self.hide(text) == text else None
 
 
@@ -1341,10 +1351,13 @@ class _Answer:
 
     def is_missing_route(self) -> bool:
         """Tell whether the server refuses because it does not have the route."""
-        if self.route == _REQUESTER and self.status in (403, 500) and "capability" in self.text:
-            return True  # so a server with users (v1.7+) refuses a route that it does not have
-        is_about_job = re.search(_JOB_STORE, self.text)
-        return self.status == 410 or (self.status in (404, 405) and not is_about_job)
+        if self.status == 410:
+            return True
+        if self.status in (404, 405):
+            return not re.search(_JOB_STORE, self.text)
+        # A server with users (v1.7+) asks for a capability on routes that it does not have.
+        lacks_capability = self.status in (403, 500) and "capability" in self.text
+        return self.route == _REQUESTER and lacks_capability
 
     def refusal(self) -> SDKError:
         """Make the error for a status other than 200."""
@@ -1401,7 +1414,9 @@ def _no_answer(call: _Call, url: str, deadline: _Deadline, error: Exception) -> 
         words = f"timed out after {deadline.seconds:g} s"
     way = " through the proxy" if call.server.proxy else ""
     message = f"no complete answer{way} from {_shorten(url)}: {words}"
-    return kind(call.hide(message), url=url)
+    failure = kind(call.hide(message), url=url)
+    failure._may_pass = not isinstance(error, ssl.SSLCertVerificationError)
+    return failure
 
 
 def _network_words(error: Exception) -> str:
@@ -1431,11 +1446,11 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             if _lists_executions(response):
                 call.prefer(route)
                 return response
-            incomplete = response  # it counts if no other route answers
+            incomplete = response  # it counts if all other routes refuse
             continue
         refusal = answer.refusal()
-        may_be_passed = not _is_transient(refusal) if incomplete else answer.is_missing_route()
-        if not may_be_passed:
+        may_go_on = answer.is_missing_route() or (incomplete and not _is_transient(refusal))
+        if not may_go_on:
             raise refusal
         refusals.append(refusal)
     if incomplete:
@@ -1444,7 +1459,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 
 
 def _lists_executions(response: StateResponse) -> bool:
-    """Tell whether executions are listed, if only none: before v1.2.2 the newer API has no list."""
+    """Tell whether an answer has a list of executions; the newer API's has none before v1.2.2."""
     sent = {_folded(name) for name, item in response.raw.items() if item is not None}
     return "state" in sent or "executions" in sent
 
@@ -1464,7 +1479,7 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
 def _is_transient(error: SDKError) -> bool:
     """Tell whether asking again can help."""
     if isinstance(error, TransportError):
-        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
+        return error._may_pass
     status = error.status_code or 0
     return status in (408, 425, 429) or 502 <= status <= 599
 
@@ -1510,10 +1525,10 @@ def wait(
     """Ask, as `get` does, until the job has ended or, if it is a service or daemon, runs.
 
     The first pause is 0.5 seconds; each is half as long again as the one before, up to 5 seconds,
-    or as long as Retry-After says. A TransportError (except for an untrusted certificate), 408,
-    425, 429 and every 5xx but 500 and 501 do not end it until `limit` seconds have passed. Without
-    a limit, ten of them in a row are tolerated. Like `timeout`, `limit` does not count resolving
-    names and decoding. Raises WaitTimeout after `limit`, and what `get` raises.
+    or as long as Retry-After says, up to 5 minutes. A TransportError (except for an untrusted
+    certificate), 408, 425, 429 and every 5xx but 500 and 501 do not end it until `limit` seconds
+    have passed. Without a limit, ten of them in a row are tolerated. Like `timeout`, `limit` does
+    not count resolving names and decoding. Raises WaitTimeout after `limit`, and what `get` raises.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _Wait(call, limit).run()
@@ -1553,14 +1568,13 @@ class _Wait:
 
     def ask(self) -> StateResponse | None:
         """Ask once. Return None if that failed in a way that may pass."""
-        seconds = min(self.call.timeout, self.end - time.monotonic())
-        limit_comes_first = seconds < self.call.timeout
+        left = self.end - time.monotonic()
         try:
-            response = _ask(self.call, seconds)
+            response = _ask(self.call, min(self.call.timeout, left))
         except SDKError as error:
-            if limit_comes_first and isinstance(error, TransportTimeout):
-                return None  # the server did not fail: `ran_out` tells the last failure, if any
-            self.on_failure(error)  # or raise it
+            ran_out = isinstance(error, TransportTimeout) and left < self.call.timeout
+            if not ran_out:  # else it was the limit that cut it short, and no failure
+                self.on_failure(error)  # or raise it
             return None
         self.on_answer(response)
         return response
@@ -1570,8 +1584,11 @@ class _Wait:
         state = response.state
         if self.failure:
             self.say("the server answers again")
-        is_end_at_once = self.last is None and _has_ended(state)  # its answer says it all
-        if not is_end_at_once and (self.last is None or self.last.state.state != state.state):
+        if self.last is None:
+            is_news = not _has_ended(state)  # else the answer follows at once
+        else:
+            is_news = state.state != self.last.state.state
+        if is_news:
             self.say(f"{self.job_id}: {state.state or 'no state yet'}")
         self.last = response
         self.failure = None
@@ -1692,14 +1709,14 @@ def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
 def _cells(execution: ExecutionState) -> list[str]:
     """Return the cells of an execution's row."""
     output = execution.run_output
-    code = output.exit_code if output else 0
-    # A program that still runs has 0, too.
-    shows_code = code != 0 or (output is not None and execution.state == "Completed")
+    code = ""
+    if output and (output.exit_code != 0 or execution.state == "Completed"):
+        code = str(output.exit_code)  # a program that still runs has 0, too
     return [
         execution.node_id,
         str(execution.shard_index),
         execution.state,
-        str(code) if shows_code else "",
+        code,
         _place(execution.published_results or StorageSpec()),
         execution.status or (output.runner_error if output else ""),
     ]
@@ -1727,8 +1744,8 @@ def _last_words(execution: ExecutionState) -> list[str]:
 
 def _print_output(state: JobState) -> None:
     """Print what the programs of completed executions wrote to standard output."""
-    completed = [execution for execution in state.executions if execution.state in _COMPLETED]
-    outputs = [execution.run_output for execution in completed if execution.run_output]
+    completed = [each for each in state.executions if each.state in _MAY_BE_COMPLETED]
+    outputs = [each.run_output for each in completed if each.run_output]
     if not completed:
         _say("no execution has completed, so there is no output")
     elif not outputs:

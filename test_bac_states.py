@@ -1743,7 +1743,7 @@ def test_a_cut_or_a_chunk_s_end_never_saves_the_beginning_of_a_credential(serve)
     chunks = chunk(b"x" * 8186 + SECRET[:7].encode()) + chunk(SECRET[7:].encode()) + LAST_CHUNK
     answers = [head("Transfer-Encoding: chunked", status="500 No") + chunks]
     headers["X-Key"] = long = "".join(map(str, range(400)))
-    answers += [reply(long * 7, 403), json_reply({"state": {"Nodes": {long: 5}}})]
+    answers += [reply(long * 20, 403), json_reply({"state": {"Nodes": {long: 5}}})]
     for answer in answers:
         told = everything_told(refused(serve(answer), headers=headers))
         assert SECRET[:5] not in told and long[:9] not in told
