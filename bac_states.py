@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     _Read = Callable[[Any], Any]
     _Member = tuple[str, tuple[type, ...], _Read | None]
     _MemberDict = dict[str, _Member | None]
+    _Address = urllib.parse.SplitResult
 else:
     Any = object
     _MemberDict = dict
@@ -895,7 +896,7 @@ class _DeadlineSocket(io.RawIOBase):
         return self._sock.recv_into(buffer)
 
 
-def _dial(peer: urllib.parse.SplitResult, deadline: _Deadline) -> socket.socket:
+def _dial(peer: _Address, deadline: _Deadline) -> socket.socket:
     """Connect to the first address that answers. The addresses share the time."""
     port = peer.port or _PORTS[peer.scheme]
     addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
@@ -941,10 +942,12 @@ def _request(
 class _Server:
     """A server, and the way to it: directly or through a proxy."""
 
-    def __init__(self, url: str, proxy: _Proxy | None, context: ssl.SSLContext | None) -> None:
-        self.url = url
+    def __init__(
+        self, address: _Address, proxy: _Proxy | None, context: ssl.SSLContext | None
+    ) -> None:
+        self.url = address.geturl()
         self.proxy = proxy
-        self._address = urllib.parse.urlsplit(url)
+        self._address = address
         self._context = context
 
     def exchange(
@@ -1116,23 +1119,22 @@ def _fits_header(value: str) -> bool:
     return re.fullmatch(r"[\t -~\xa0-\xff]*", value) is not None
 
 
-def _usable_url(name: str, url: str) -> str:
+def _usable_url(name: str, url: str) -> _Address:
     """Check a server's URL. The error does not repeat it, because it may hold a password."""
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
     problem = f"{name} has to be http(s)://host[:port][/path], in printable ASCII"
-    if not re.fullmatch(_URL, url) or any(mark in url for mark in "?#\\"):
+    if not re.fullmatch(_URL, url) or set(url) & set("?#\\"):
         raise ValueError(problem)
     try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port
-        if parts.netloc.startswith("["):
-            socket.inet_pton(socket.AF_INET6, parts.hostname or "")
-    except (OSError, ValueError):  # a port above 65535, or no IPv6 address
+        address = urllib.parse.urlsplit(url.rstrip("/"))
+        if address.port == 0:  # one above 65535 is a ValueError of its own
+            raise ValueError
+        if address.netloc.startswith("["):
+            socket.inet_pton(socket.AF_INET6, address.hostname or "")
+    except (OSError, ValueError):
         raise ValueError(problem) from None
-    if port == 0:
-        raise ValueError(problem)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+    return address
 
 
 class _Proxy:
@@ -1146,7 +1148,7 @@ class _Proxy:
         user_info, _, address = rest.rpartition("@")
         if scheme.lower() not in ("", "http"):
             raise ValueError("a proxy has to be an http:// one")
-        self.address = urllib.parse.urlsplit(_usable_url("proxy", f"http://{address}"))
+        self.address = _usable_url("proxy", f"http://{address}")
         user, _, password = urllib.parse.unquote(user_info).partition(":")
         self.headers = {}
         if user and password:  # like urllib, send nothing if one is missing
@@ -1159,19 +1161,18 @@ def _basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(pair).decode()
 
 
-def _environment_proxy(server_url: str) -> _Proxy | None:
+def _environment_proxy(server: _Address) -> _Proxy | None:
     """Find the proxy for a server, as urllib does; like Bacalhau's tools, use none for loopback."""
-    parts = urllib.parse.urlsplit(server_url)
-    is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", parts.hostname or "")
-    if is_loopback or proxy_bypass(parts.netloc):
+    is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", server.hostname or "")
+    if is_loopback or proxy_bypass(server.netloc):
         return None
-    url = getproxies().get(parts.scheme)
+    proxy_url = getproxies().get(server.scheme)
     try:
-        return _Proxy(url) if url else None
+        return _Proxy(proxy_url) if proxy_url else None
     except ValueError:  # no argument of the caller's is at fault
+        url = server.geturl()
         problem = "the environment names a proxy for it that is not http://host:port"
-        message = f"no answer from {_shorten(server_url)}: {problem}"
-        raise TransportError(message, url=server_url) from None
+        raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url) from None
 
 
 def _variable(name: str) -> str:
@@ -1179,8 +1180,8 @@ def _variable(name: str) -> str:
     return os.environ.get(name, "").strip()
 
 
-def _environment_url() -> str:
-    """Return the URL of the server that Bacalhau's own tools would ask."""
+def _environment_server() -> _Address:
+    """Return the address of the server that Bacalhau's own tools would ask."""
     host = _variable("BACALHAU_API_HOST") or "127.0.0.1"
     port = _variable("BACALHAU_API_PORT") or "1234"
     tls = _variable("BACALHAU_API_TLS_USETLS")
@@ -1192,9 +1193,8 @@ def _environment_url() -> str:
         if host.count(":") > 1 and not host.startswith("["):  # a bare IPv6 address
             host = f"[{host}]"
         host = f"https://{host}" if tls in _TRUE else f"http://{host}"
-    url = _usable_url("BACALHAU_API_HOST", host)
-    parts = urllib.parse.urlsplit(url)
-    return url if parts.port else f"{parts.scheme}://{parts.netloc}:{port}{parts.path}"
+    server = _usable_url("BACALHAU_API_HOST", host)
+    return server if server.port else server._replace(netloc=f"{server.netloc}:{port}")
 
 
 def _environment_credentials() -> dict[str, str]:
@@ -1269,14 +1269,17 @@ class _Call:
         usable_headers = _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
-        url = _environment_url() if server_url is None else _usable_url("server_url", server_url)
+        if server_url is None:
+            server = _environment_server()
+        else:
+            server = _usable_url("server_url", server_url)
         credentials = {}
         if server_url is None or trusts_environment:  # never for a server_url from a program
             credentials = _environment_credentials()
             ssl_context = ssl_context or _environment_context()
         # A later one wins: the caller's over the environment's, and ours over both.
         self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}
-        self.server = _Server(url, _environment_proxy(url), ssl_context)
+        self.server = _Server(server, _environment_proxy(server), ssl_context)
         proxy_headers = self.server.proxy.headers if self.server.proxy else {}
         self.secrets = _secrets({**self.headers, **proxy_headers})
         self.routes = _routes(self.request.job_id)
