@@ -1260,28 +1260,26 @@ class _Call:
         request: str | StateRequest,
         server_url: str | None,
         timeout: float,
-        headers: Mapping[str, str] | None = None,
-        ssl_context: ssl.SSLContext | None = None,
-        trusts_environment: bool = False,
+        headers: Mapping[str, str] | None,
+        ssl_context: ssl.SSLContext | None,
     ) -> None:
         self.request = _usable_request(request)
         self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
         usable_headers = _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
+        credentials: dict[str, str] = {}  # the environment's never go to a server named in code
         if server_url is None:
-            server = _environment_server()
-        else:
-            server = _usable_url("server_url", server_url)
-        credentials = {}
-        if server_url is None or trusts_environment:  # never for a server_url from a program
+            address = _environment_server()
             credentials = _environment_credentials()
             ssl_context = ssl_context or _environment_context()
+        else:
+            address = _usable_url("server_url", server_url)
+        proxy = _environment_proxy(address)
         # A later one wins: the caller's over the environment's, and ours over both.
         self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}
-        self.server = _Server(server, _environment_proxy(server), ssl_context)
-        proxy_headers = self.server.proxy.headers if self.server.proxy else {}
-        self.secrets = _secrets({**self.headers, **proxy_headers})
+        self.server = _Server(address, proxy, ssl_context)
+        self.secrets = _secrets({**self.headers, **(proxy.headers if proxy else {})})
         self.routes = _routes(self.request.job_id)
 
     def prefer(self, route: tuple[str, str]) -> None:
@@ -1845,7 +1843,9 @@ def _run(options: Any) -> int:
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
         # Whoever names a server here has set the environment, too: its credentials may go there.
-        call = _Call(job_id, url, options.timeout, trusts_environment=not options.demo)
+        credentials = None if options.demo else _environment_credentials()
+        context = None if options.demo else _environment_context()
+        call = _Call(job_id, url, options.timeout, credentials, context)
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
         else:
