@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     _Address = urllib.parse.SplitResult
 else:
     Any = object
-    _MemberDict = dict
+    _MemberDict = dict  # before 3.9, nothing can inherit from dict[...]
 
 __all__ = ["decode", "get", "main", "wait"]
 __all__ += ["ExecutionState", "JobState", "NodeState", "StateRequest", "StateResponse"]
@@ -585,43 +585,40 @@ _SHARD_WORDS = _numbered(
     "", "Bidding", "Waiting", "Running", "Verifying", "Cancelled", "Error", "Completed"
 )
 _NODE_SHARD = {**_EXECUTION, "state": _member("state", int, str)}
-_read_node_shards = _map(_fields(_NODE_SHARD))
-
-
-def _read_by_index(shards: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Read the shards of a node into dicts. Their states can be numbers without a meaning yet."""
-    for key in shards:
-        if not re.fullmatch("[0-9]{1,9}", str(key)):
-            raise _Mismatch("expected the index of a shard as each key")
-    found: dict[str, dict[str, Any]] = _read_node_shards(shards)
-    return found
-
-
-_NODE = {"shards": _member("shards", dict, convert=_read_by_index)}
+_NODE = {"shards": _member("shards", dict, convert=_map(_fields(_NODE_SHARD)))}
 _read_node_map = _map(_fields(_NODE))
 
 
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     """Read an execution of each shard of every node (up to v0.3.19)."""
-    shards = [
-        (node_id, int(key), shard)
-        for node_id, node in _read_node_map(nodes).items()
-        for key, shard in node.get("shards", {}).items()
-    ]
+    shards = []
+    for node_id, node in _read_node_map(nodes).items():
+        for key, shard in node.get("shards", {}).items():
+            if not re.fullmatch("[0-9]{1,9}", str(key)):
+                raise _Mismatch("expected a shard's index as its key")
+            shards.append((node_id, int(key), shard))
     _check_size(shards)
-    # Nearly every job has a shard 0. Up to v0.2.5 its index is written ("ShardIndex": 0), from
-    # v0.2.6 on it is left out. That tells what the numbers mean.
-    writes_zero = any(shard.get("shard_index") == 0 for _, _, shard in shards)
-    words = _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
-    executions = []
-    for node_id, index, shard in shards:
-        own = {
-            "node_id": shard.get("node_id") or node_id,
-            "shard_index": shard.get("shard_index") or index,
-            "state": _to_word(shard.get("state", ""), words),
-        }
-        executions.append(ExecutionState(**{**shard, **own}))
-    return tuple(executions)
+    words = _shard_words([shard for _, _, shard in shards])
+    return tuple(_from_shard(node_id, index, shard, words) for node_id, index, shard in shards)
+
+
+def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
+    """Return the words for the numbers in the shards of an answer."""
+    # Nearly every job has a shard 0. v0.2.5 writes its index ("ShardIndex": 0), v0.2.6 omits it.
+    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
+
+
+def _from_shard(
+    node_id: str, index: int, shard: dict[str, Any], words: Mapping[int, str]
+) -> ExecutionState:
+    """Make an execution. What the shard leaves out is told by the keys that it stands under."""
+    own = {
+        "node_id": shard.get("node_id") or node_id,
+        "shard_index": shard.get("shard_index") or index,
+        "state": _to_word(shard.get("state", ""), words),
+    }
+    return ExecutionState(**{**shard, **own})
 
 
 _STATE = {
@@ -1408,11 +1405,9 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Ans
 
 def _no_answer(call: _Call, url: str, deadline: _Deadline, error: Exception) -> TransportError:
     """Make the error for a question that got no complete answer."""
-    kind = TransportError
-    words = _network_words(error)
-    if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before 3.10
-        kind = TransportTimeout
-        words = f"timed out after {deadline.seconds:g} s"
+    is_timeout = isinstance(error, (TimeoutError, socket.timeout))  # two classes before 3.10
+    kind = TransportTimeout if is_timeout else TransportError
+    words = f"timed out after {deadline.seconds:g} s" if is_timeout else _network_words(error)
     way = " through the proxy" if call.server.proxy else ""
     message = f"no complete answer{way} from {_shorten(url)}: {words}"
     failure = kind(call.hide(message), url=url)
@@ -1687,8 +1682,9 @@ def _demo_server() -> Iterator[str]:
 
 def _table(state: JobState, asked: str) -> str:
     """Return a line for the job, one for each execution, and the last words of failed programs."""
-    facts = [_one_line(state.job_id or asked), _one_line(state.state)]
-    lines = ["  ".join(filter(None, (*facts, _one_line(state.status, _MAX_REASON))))]
+    job = [_one_line(state.job_id or asked), _one_line(state.state)]
+    job.append(_one_line(state.status, _MAX_REASON))
+    lines = ["  ".join(filter(None, job))]
     if state.executions:
         lines += _rows(state.executions)
     for execution in state.executions:
@@ -1812,14 +1808,13 @@ environment, for the default server and for --server:
 def _options(argv: list[str] | None) -> Any:
     import argparse
 
-    plain: Any = {"color": False} if sys.version_info >= (3, 14) else {}
-    parser = argparse.ArgumentParser(
-        **plain,
+    parser: Any = argparse.ArgumentParser(
         prog="bac_states",
         description="Prints the state of a Bacalhau job.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_HELP,
     )
+    parser.color = False  # since 3.14 it would be coloured
     add = parser.add_argument
     add("job_id", metavar="JOB_ID", nargs="?", help="the job's id, how it begins, or its name")
     add("--version", action="version", version=f"bac_states {__version__}")

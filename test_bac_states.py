@@ -1312,7 +1312,7 @@ def test_an_array_of_over_50_000_elements_is_a_decode_error():
     assert undecoded(in_shards).path == "state.Shards.0.Executions"
     on_a_node = {"Shards": dict.fromkeys(map(str, range(50001)))}
     assert undecoded({"state": {"Nodes": {"n": on_a_node}}}).path == "state.Nodes.n.Shards"
-    assert undecoded({"state": {"Nodes": {"n": {"Shards": {"x": {}}}}}}).path.endswith(".Shards")
+    assert undecoded({"state": {"Nodes": {"n": {"Shards": {"x": {}}}}}}).path == "state.Nodes"
     for element in ({}, None):  # few enough in each array, but too many in all
         shards = dict.fromkeys("12", {"Executions": [element] * 25001})
         assert undecoded({"state": {"JobID": "j", "Shards": shards}}).path == "state.Shards"
