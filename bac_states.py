@@ -385,7 +385,7 @@ class _Members(_MemberDict):
 
     def __missing__(self, name: str) -> _Member | None:
         member = self.get(_folded(name))
-        if len(self) < 500 and len(str(name)) < 100:  # servers cannot make it grow for ever
+        if len(self) < 500 and len(str(name)) < 100:  # 50 KB, whatever names a server makes up
             self[name] = member
         return member
 
@@ -407,18 +407,19 @@ def _fields(table: Mapping[str, _Member]) -> _Read:
         if type(value) is not dict:
             raise _expected((dict,), value)
         found = {}
-        for name, item in value.items():
-            member = members[name]
-            if member is None or item is None:  # as in Go, a null member counts as absent
-                continue
-            field, types, convert = member
-            try:  # like `_read_at`, but inline: this loop takes most of the time
+        name = ""
+        try:
+            for name, item in value.items():
+                member = members[name]
+                if member is None or item is None:  # as in Go, a null member counts as absent
+                    continue
+                field, types, convert = member
                 if type(item) not in types:  # isinstance would take true for an integer
                     raise _expected(types, item)
                 found[field] = convert(item) if convert else item
-            except _Mismatch as error:
-                error.prepend(name)
-                raise
+        except _Mismatch as error:
+            error.prepend(name)
+            raise
         return found
 
     return read
@@ -466,7 +467,7 @@ def _read_at(key: str | int, read: _Read, item: Any) -> Any:
 
 
 def _plain(model: type) -> dict[str, _Member]:
-    """Describe each text, integer and flag of a model as a member of the same name.
+    """Describe each text, integer and flag of a model as a member: their names are the wire's.
 
     A table adds what else the model has, and can replace an entry by one of the same name.
     """
@@ -604,7 +605,8 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
 
 def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
     """Return the words for the numbers in the shards of an answer."""
-    # Nearly every job has a shard 0. v0.2.5 writes its index ("ShardIndex": 0), v0.2.6 omits it.
+    # An index of 0 is written up to v0.2.5 ("ShardIndex": 0), and left out since v0.2.6. Nearly
+    # every job has a shard 0; without one, the numbers are taken for the later ones.
     writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
     return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
 
@@ -672,9 +674,8 @@ _NEWER_EXECUTION = {
     "JobID": _member("job_id", str),
     "NodeID": _member("node_id", str),
     "PartitionIndex": _member("shard_index", int),  # v1.6.1+
-    # These two become words, and a status, in `_from_newer_execution`.
-    "ComputeState": _member("state", dict, convert=_fields(_NUMBERED_STATE)),
-    "DesiredState": _member("desired_state", dict, convert=_fields(_NUMBERED_STATE)),
+    "ComputeState": _member("compute", dict, convert=_fields(_NUMBERED_STATE)),
+    "DesiredState": _member("desired", dict, convert=_fields(_NUMBERED_STATE)),
     "PublishedResult": _member("published_results", dict, convert=_read_result),
     "RunOutput": _member("run_output", dict, convert=_read_output),
     **_NEWER_RECORD,
@@ -702,21 +703,22 @@ _read_answer = _fields(_ANSWER)
 def _from_state(value: dict[str, Any]) -> JobState:
     """Make the models from the operation's own document."""
     sent = {_folded(name) for name, item in value.items() if item is not None}
-    if sent and sent.isdisjoint(map(_folded, _STATE)):
-        # Without this check, a Job printed alone would pass for a job that is New.
+    if not sent:  # no node has the job yet
+        return JobState(state="New")
+    if sent.isdisjoint(map(_folded, _STATE)):
+        # Without this check, a Job printed alone would pass for a job without a state.
         raise _Mismatch("nothing in it belongs to a job's state")
     job: JobState = _read_state(value)
-    is_of_nodes = "nodes" in sent or not sent  # {} says that no node has it yet
-    if is_of_nodes and not job.state:
+    if "nodes" in sent and not job.state:  # up to v0.3.19 no server sends one
         return dataclasses.replace(job, state=_job_state(job.executions))
     return job
 
 
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
-    """Derive a job's state from its shards: up to v0.3.19 no server sends one."""
+    """Derive a job's state from its shards."""
     states = {shard.state for shard in shards}
-    idle = {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if states - idle:  # Waiting, Running, Verifying, or a word that we do not know
+    at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if at_work:  # Waiting, Running, Verifying, or a word that we do not know
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -776,15 +778,15 @@ def _from_newer_job(
 
 def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
     """Make an execution: its two states become words, and their messages its status."""
-    compute = execution.get("state", {})
-    desired = execution.get("desired_state", {})
+    compute = execution.pop("compute", {})
+    desired = execution.pop("desired", {})
     messages = [compute.get("message", ""), desired.get("message", "")]
-    own = {
-        "state": _to_word(compute.get("type", ""), words),
-        "desired_state": _to_desired_state(desired.get("type", "")),
-        "status": ". ".join(dict.fromkeys(filter(None, messages))),  # equal ones only once
-    }
-    return ExecutionState(**{**execution, **own})
+    return ExecutionState(
+        state=_to_word(compute.get("type", ""), words),
+        desired_state=_to_desired_state(desired.get("type", "")),
+        status=". ".join(dict.fromkeys(filter(None, messages))),  # equal ones only once
+        **execution,  # the rest, by the names of the fields
+    )
 
 
 def _from_answer(document: Any, server_version: str, asked: str) -> JobState:
@@ -967,7 +969,7 @@ class _Server:
             with _request(deadline_sock, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                deadline_sock.deadline = deadline.halved()  # leave time to ask another route
+                deadline_sock.deadline = deadline.halved()  # or a refusal's slow body takes it all
                 return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
@@ -1028,7 +1030,8 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
         raise OSError(_TOO_LARGE)
     if declared is not None and len(body) < declared:
         raise OSError(_CUT_SHORT)
-    # http.client takes headers that were cut off for complete: then length, chunks and body lack.
+    # http.client takes headers that were cut off for complete. Then there is no length, no chunk
+    # and no body.
     if declared is None and "Transfer-Encoding" not in answer.headers and not body:
         raise OSError(_CUT_SHORT)
     return body
@@ -1052,8 +1055,6 @@ def _read_to(limit: int, answer: http.client.HTTPResponse, body: bytearray) -> N
 
 
 # ------------------------------------------------------------------------ arguments, environment
-# Every message begins with the name of the argument or variable at fault. `main` relies on that.
-
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}  # what Go's strconv.ParseBool takes
 _FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # "": the variable is not set
 _FRAMING = {"connection", "content-length", "expect", "trailer", "transfer-encoding", "upgrade"}
@@ -1077,7 +1078,7 @@ def _usable_request(request: str | StateRequest) -> StateRequest:
         raise TypeError("job_id and client_id have to be text")
     job_id = request.job_id.strip()
     if not 1 <= len(job_id) <= 1000 or not job_id.isprintable() or job_id in (".", ".."):
-        raise ValueError("job_id has to be 1 to 1000 printable characters, and not . or ..")
+        raise ValueError("the job id has to be 1 to 1000 printable characters, and not . or ..")
     if len(request.client_id) > 1000:
         raise ValueError("client_id has to be 1000 characters at the most")
     return StateRequest(job_id, request.client_id)
@@ -1237,9 +1238,10 @@ def _routes(job_id: str) -> list[tuple[str, str]]:
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """Return the credentials in headers, each value and its last word, longest first.
+    """Return the credentials in headers, as they are sent: each value and its last word.
 
-    Shorter ones than 8 characters are left out: masking them would garble innocent text.
+    The longest comes first. Those under 8 characters are left out: masking them would garble
+    innocent text. A password inside a Basic authorization is not looked for.
     """
     secrets = []
     for name, value in headers.items():
@@ -1291,10 +1293,8 @@ class _Call:
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
-        """Return the error to raise from, or None if it holds a secret."""
-        # The whole body is JSONDecodeError.doc, and one of UnicodeDecodeError.args.
-        text = f"{error} {error.args} {vars(error)}"
-        return error if self.hide(text) == text else None
+        """Return the error to raise from: none if it could hold a secret that the server echoed."""
+        return None if self.secrets else error
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
@@ -1347,20 +1347,26 @@ class _Answer:
                 url=self.url,
             ) from self.call.as_cause(error)
 
+    def is_unknown_job(self) -> bool:
+        """Tell whether the server says that it does not know the job."""
+        pattern = _UNKNOWN_JOB.get(self.status)
+        return pattern is not None and re.search(pattern, self.text) is not None
+
     def is_missing_route(self) -> bool:
         """Tell whether the server refuses because it does not have the route."""
         if self.status == 410:
             return True
         if self.status in (404, 405):
             return not re.search(_JOB_STORE, self.text)
-        # A server with users (v1.7+) asks for a capability on routes that it does not have.
-        lacks_capability = self.status in (403, 500) and "capability" in self.text
-        return self.route == _REQUESTER and lacks_capability
+        if self.route != _REQUESTER or self.is_unknown_job():
+            return False
+        # A server with users (v1.7+) wants a capability for every route that it does not have.
+        return self.status in (403, 500) and "capability" in self.text
 
     def refusal(self) -> SDKError:
         """Make the error for a status other than 200."""
         kind = {400: BadRequest, 500: InternalServerError}.get(self.status, SDKError)
-        if self.status in _UNKNOWN_JOB and re.search(_UNKNOWN_JOB[self.status], self.text):
+        if self.is_unknown_job():
             kind = JobNotFound
         seconds = self.head.headers.get("Retry-After", "").strip()
         return kind(
@@ -1442,9 +1448,11 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             if _lists_executions(response):
                 call.prefer(route)
                 return response
-            incomplete = response  # it counts if all other routes refuse
+            incomplete = response
             continue
         refusal = answer.refusal()
+        # With an answer in hand, only a refusal that may pass is raised: the next time, this route
+        # may tell that a program failed.
         may_go_on = answer.is_missing_route() or (incomplete and not _is_transient(refusal))
         if not may_go_on:
             raise refusal
@@ -1568,8 +1576,8 @@ class _Wait:
         try:
             response = _ask(self.call, min(self.call.timeout, left))
         except SDKError as error:
-            ran_out = isinstance(error, TransportTimeout) and left < self.call.timeout
-            if not ran_out:  # else it was the limit that cut it short, and no failure
+            cut_by_limit = isinstance(error, TransportTimeout) and left < self.call.timeout
+            if not cut_by_limit:  # which is no failure of the server's
                 self.on_failure(error)  # or raise it
             return None
         self.on_answer(response)
@@ -1832,14 +1840,27 @@ def _options(argv: list[str] | None) -> Any:
     return options
 
 
+def _check(options: Any) -> None:
+    """Check the options by the names that their user knows; `_Call` has other ones for them."""
+    _usable_seconds("--timeout", options.timeout)
+    if options.wait_timeout is not None:
+        _usable_seconds("--wait-timeout", options.wait_timeout)
+    if options.server is not None:
+        _usable_url("--server", options.server)
+
+
 def _run(options: Any) -> int:
     """Ask, print the answer, and return the exit code."""
+    _check(options)
     job_id = _DEMO_JOB if options.job_id is None else options.job_id
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
-        # Whoever names a server here has set the environment, too: its credentials may go there.
-        credentials = None if options.demo else _environment_credentials()
-        context = None if options.demo else _environment_context()
+        credentials = {}
+        context = None
+        if options.server is not None and not options.demo:
+            # Whoever names a server here has set the environment, too: it may be used there.
+            credentials = _environment_credentials()
+            context = _environment_context()
         call = _Call(job_id, url, options.timeout, credentials, context)
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
@@ -1868,15 +1889,6 @@ def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
     return response, 0 if is_success else 3
 
 
-# How the command spells the arguments of `get` and `wait`.
-_SPELLED = {
-    "job_id": "JOB_ID",
-    "server_url": "--server",
-    "timeout": "--timeout",
-    "limit": "--wait-timeout",
-}
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command, as `--help` describes it, and return its exit code.
 
@@ -1890,9 +1902,7 @@ def main(argv: list[str] | None = None) -> int:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
-        # It begins with an argument's name, which the user knows by another one.
-        argument, _, problem = str(error).partition(" ")
-        _say(f"{_SPELLED.get(argument, argument)} {problem}")
+        _say(str(error))
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # EINVAL on Windows
