@@ -55,11 +55,9 @@ if TYPE_CHECKING:
 
     _Read = Callable[[Any], Any]
     _Member = tuple[str, tuple[type, ...], _Read | None]
-    _MemberDict = dict[str, _Member | None]
     _Address = urllib.parse.SplitResult
 else:
     Any = object
-    _MemberDict = dict  # before 3.9, nothing can inherit from dict[...]
 
 __all__ = ["decode", "get", "main", "wait"]
 __all__ += ["ExecutionState", "JobState", "NodeState", "StateRequest", "StateResponse"]
@@ -69,7 +67,7 @@ __all__ += ["TransportError", "TransportTimeout", "WaitTimeout"]
 __version__ = "1.1.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
-_MAX_ELEMENTS = 50_000  # of an array or map; a real answer of that size has half as many
+_MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
 _MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: far more than `body` shows, once masked
 _MAX_MESSAGE = 400  # characters of SDKError.message
@@ -79,8 +77,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# Completed is 7 up to v1.5.1, and 9 since. Both stay numbers if the release is unknown.
-_MAY_BE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -92,8 +88,8 @@ def _escape(text: str) -> str:
 
 def _shorten(text: str, limit: int = _MAX_PART) -> str:
     """Escape a text, and cut it to `limit` characters."""
-    text = _escape(text[: limit + 1])  # one more than fits tells that it is longer
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    escaped = _escape(text[: limit + 1])  # one more than fits tells that it is longer
+    return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
 
 
 def _one_line(text: str, limit: int = _MAX_PART) -> str:
@@ -231,11 +227,6 @@ class RunCommandResult:
     runner_error: str = ""
 
 
-def _program_failed(execution: ExecutionState) -> bool:
-    """Tell whether the exit code is above 0. A WASM program without an exit code has -1."""
-    return execution.run_output is not None and execution.run_output.exit_code > 0
-
-
 @dataclasses.dataclass(frozen=True)
 class ExecutionState:
     """One attempt at the job on one node, or at one shard or partition of it.
@@ -269,7 +260,20 @@ class ExecutionState:
     @property
     def succeeded(self) -> bool:
         """Whether this attempt completed, and its program did not fail."""
-        return self.state == "Completed" and not _program_failed(self)
+        return self.state == "Completed" and not self._program_failed
+
+    @property
+    def _program_failed(self) -> bool:
+        """Whether the exit code is above 0. A WASM program without an exit code has -1."""
+        return self.run_output is not None and self.run_output.exit_code > 0
+
+    @property
+    def _may_be_completed(self) -> bool:
+        """Whether it is Completed, or 7 or 9, which mean that in some releases.
+
+        They stay numbers where the release is unknown: in others, 9 is Cancelled, 7 Publishing.
+        """
+        return self.state in ("Completed", "7", "9")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,11 +313,8 @@ class JobState:
         CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
-        has_failed_program = any(
-            execution.state in _MAY_BE_COMPLETED and _program_failed(execution)
-            for execution in self.executions
-        )
-        return self.state == "Completed" and not has_failed_program
+        completed = [each for each in self.executions if each._may_be_completed]
+        return self.state == "Completed" and not any(each._program_failed for each in completed)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -377,14 +378,14 @@ def _member(field: str, *types: type, convert: _Read | None = None) -> _Member:
     return field, types, convert
 
 
-class _Members(_MemberDict):
+class _Members(dict):  # type: ignore[type-arg]  # Python 3.8 has no dict[...]
     """A table's members by name, in every spelling: NodeID, NodeId and node_id are one.
 
     Go ignores case, and v0.2.x wrote underscores. A spelling is folded when it is first met.
     """
 
     def __missing__(self, name: str) -> _Member | None:
-        member = self.get(_folded(name))
+        member: _Member | None = self.get(_folded(name))
         if len(self) < 500 and len(str(name)) < 100:  # 50 KB, whatever names a server makes up
             self[name] = member
         return member
@@ -747,13 +748,11 @@ _UNAMBIGUOUS_WORDS = {**_numbered(*_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 def _execution_words(server_version: str) -> dict[int, str]:
     """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
     version = re.fullmatch(r"v(\d{1,9})\.(\d{1,9})\.(\d{1,9})([-+].+)?", server_version, re.ASCII)
-    if not version:
-        return _UNAMBIGUOUS_WORDS
-    *numbers, suffix = version.groups()
+    *numbers, suffix = version.groups() if version else ("0", "0", "0", "")
     release = tuple(map(int, numbers))
-    if release == (0, 0, 0):  # a build without a version
-        return _UNAMBIGUOUS_WORDS
-    if release == (1, 5, 1) and suffix:  # v1.5.1-36-g0a1b2c3, on the way to v1.5.2
+    is_unknown = release == (0, 0, 0)  # so says a build without a version, too
+    is_between = release == (1, 5, 1) and suffix  # v1.5.1-36-g0a1b2c3, on the way to v1.5.2
+    if is_unknown or is_between:
         return _UNAMBIGUOUS_WORDS
     return _EXECUTION_WORDS_TO_V1_5_1 if release < (1, 5, 2) else _EXECUTION_WORDS
 
@@ -873,7 +872,7 @@ class _Deadline:
 class _DeadlineSocket(io.RawIOBase):
     """A socket whose every step has the time that is left until a deadline.
 
-    HTTPResponse calls its `makefile`, and then reads. Closing it leaves the real socket open.
+    It has what HTTPResponse asks of a socket. Closing it leaves the real socket open.
     """
 
     def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
@@ -885,6 +884,7 @@ class _DeadlineSocket(io.RawIOBase):
         self._sock.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
+        """Return what HTTPResponse reads from: this socket itself, with a buffer."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
@@ -1011,11 +1011,11 @@ def _check_codings(answer: http.client.HTTPResponse) -> None:
 
 def _declared_length(answer: http.client.HTTPResponse) -> int | None:
     """Return the Content-Length, None if there is none or chunks replace it (RFC 9112, 6.3)."""
-    lengths = {value.strip() for value in answer.headers.get_all("Content-Length", [])}
-    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
+    lengths = [value.strip() for value in answer.headers.get_all("Content-Length", [])]
+    if len(set(lengths)) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
         raise OSError("the answer has a bad Content-Length")
     is_chunked = "Transfer-Encoding" in answer.headers
-    return int(lengths.pop()) if lengths and not is_chunked else None
+    return int(lengths[0]) if lengths and not is_chunked else None
 
 
 def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
@@ -1057,8 +1057,7 @@ def _read_to(limit: int, answer: http.client.HTTPResponse, body: bytearray) -> N
 # ------------------------------------------------------------------------ arguments, environment
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}  # what Go's strconv.ParseBool takes
 _FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # "": the variable is not set
-_FRAMING = {"connection", "content-length", "expect", "trailer", "transfer-encoding", "upgrade"}
-_FRAMING.add("te")  # codespell:ignore te
+_FRAME = {"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
 _LABEL = "[0-9A-Za-z_-]{1,63}"
 _HOST = rf"{_LABEL}(\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\]"
 _URL = rf"(?i:https?)://({_HOST})(:[0-9]{{1,5}})?(/[!-~]*)?"
@@ -1107,7 +1106,7 @@ def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise ValueError("headers has a name that no header can have")
         if not _fits_header(value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
-        if name.lower() not in _FRAMING:
+        if name.lower() not in _FRAME:
             usable[name.title()] = value  # one spelling, so that ours replace a caller's
     return usable
 
@@ -1122,7 +1121,7 @@ def _usable_url(name: str, url: str) -> _Address:
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
     problem = f"{name} has to be http(s)://host[:port][/path], in printable ASCII"
-    if not re.fullmatch(_URL, url) or set(url) & set("?#\\"):
+    if not re.fullmatch(_URL, url) or any(mark in url for mark in "?#\\"):
         raise ValueError(problem)
     try:
         address = urllib.parse.urlsplit(url.rstrip("/"))
@@ -1142,8 +1141,8 @@ class _Proxy:
     """
 
     def __init__(self, url: str) -> None:
-        scheme, _, rest = url.rpartition("://")
-        user_info, _, address = rest.rpartition("@")
+        scheme, _, rest = url.rpartition("://")  # "http" and "user:password@host:3128"
+        user_info, _, address = rest.rpartition("@")  # "user:password" and "host:3128"
         if scheme.lower() not in ("", "http"):
             raise ValueError("a proxy has to be an http:// one")
         self.address = _usable_url("proxy", f"http://{address}")
@@ -1385,7 +1384,8 @@ class _Answer:
         said = {}
         with contextlib.suppress(*_DECODING_ERRORS):  # up to v1.0.3 it is plain text
             said = _read_refusal(json.loads(self.text))
-        message, error = said.get("message", ""), said.get("error", "")
+        message = said.get("message", "")
+        error = said.get("error", "")
         reason = said.get("details", {}).get("reason", "")
         if message and message in error:  # v1.0.4 says it twice
             error = ""
@@ -1741,7 +1741,7 @@ def _last_words(execution: ExecutionState) -> list[str]:
     output = execution.run_output
     if output is None or not output.stderr.strip():
         return []
-    if not (_program_failed(execution) or execution.state in ("Failed", "Error")):
+    if not (execution._program_failed or execution.state in ("Failed", "Error")):
         return []
     lines = [f"  {_one_line(line)}" for line in output.stderr.rstrip().splitlines()[-5:]]
     return [f"{_one_line(execution.node_id)}, standard error:", *lines]
@@ -1749,7 +1749,7 @@ def _last_words(execution: ExecutionState) -> list[str]:
 
 def _print_output(state: JobState) -> None:
     """Print what the programs of completed executions wrote to standard output."""
-    completed = [each for each in state.executions if each.state in _MAY_BE_COMPLETED]
+    completed = [each for each in state.executions if each._may_be_completed]
     outputs = [each.run_output for each in completed if each.run_output]
     if not completed:
         _say("no execution has completed, so there is no output")
