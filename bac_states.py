@@ -53,8 +53,8 @@ TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 
 if TYPE_CHECKING:
     from typing import Any
 
-    _Read = Callable[[Any], Any]
-    _Member = tuple[str, tuple[type, ...], _Read | None]
+    _Reader = Callable[[Any], Any]
+    _Member = tuple[str, tuple[type, ...], _Reader | None]
     _Address = urllib.parse.SplitResult
 else:
     Any = object
@@ -369,11 +369,11 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
 
 
 # A table describes a JSON object: it maps the names of the members that we read to what `_member`
-# says about each of them. `_fields`, `_record`, `_array` and `_map` each make a function that reads
-# a JSON value and returns ours, or raises _Mismatch.
+# says about each of them. A reader is a function that turns a JSON value into ours, or raises
+# _Mismatch.
 
 
-def _member(field: str, *types: type, convert: _Read | None = None) -> _Member:
+def _member(field: str, *types: type, convert: _Reader | None = None) -> _Member:
     """Describe a member: the field that it fills, its JSON types, and what converts its value."""
     return field, types, convert
 
@@ -395,8 +395,8 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
-def _fields(table: Mapping[str, _Member]) -> _Read:
-    """Read an object into a dict of its known members, by the names of our fields.
+def _dict_reader(table: Mapping[str, _Member]) -> _Reader:
+    """Make a reader of an object into a dict of its known members, by the names of our fields.
 
     If a member comes in several spellings, the last one counts.
     """
@@ -426,14 +426,14 @@ def _fields(table: Mapping[str, _Member]) -> _Read:
     return read
 
 
-def _record(model: Callable[..., Any], table: Mapping[str, _Member]) -> _Read:
-    """Read an object into one of our models."""
-    read = _fields(table)
+def _model_reader(model: Callable[..., Any], table: Mapping[str, _Member]) -> _Reader:
+    """Make a reader of an object into one of our models."""
+    read = _dict_reader(table)
     return lambda value: model(**read(value))
 
 
-def _array(read: _Read) -> _Read:
-    """Read an array into a tuple; `read` reads each element."""
+def _array_reader(read: _Reader) -> _Reader:
+    """Make a reader of an array into a tuple; `read` reads each element."""
 
     def read_array(items: list[Any]) -> tuple[Any, ...]:
         _check_size(items)
@@ -442,8 +442,8 @@ def _array(read: _Read) -> _Read:
     return read_array
 
 
-def _map(read: _Read) -> _Read:
-    """Read an object whose keys are data into a dict; `read` reads each value."""
+def _map_reader(read: _Reader) -> _Reader:
+    """Make a reader of an object whose keys are data; `read` reads each value."""
 
     def read_map(items: dict[str, Any]) -> dict[str, Any]:
         _check_size(items)
@@ -458,7 +458,7 @@ def _check_size(items: Collection[Any]) -> None:
         raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
 
 
-def _read_at(key: str | int, read: _Read, item: Any) -> Any:
+def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
     """Return `read(item)`. If that fails, put the key in front of the error's path."""
     try:
         return read(item)
@@ -537,23 +537,23 @@ def _to_desired_state(state: int | str) -> str:
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _record(VerificationResult, _plain(VerificationResult))
+_read_verification = _model_reader(VerificationResult, _plain(VerificationResult))
 _S3 = {
     **_plain(S3StorageSpec),
     "checksum_sha256": _member("checksum", str),  # the newer API's name
 }
-_read_s3 = _record(S3StorageSpec, _S3)
+_read_s3 = _model_reader(S3StorageSpec, _S3)
 _STORAGE = {
     **_plain(StorageSpec),
     "s3": _member("s3", dict, convert=_read_s3),
-    "metadata": _member("metadata", dict, convert=_map(_to_text)),
+    "metadata": _member("metadata", dict, convert=_map_reader(_to_text)),
 }
-_read_storage = _record(StorageSpec, _STORAGE)
+_read_storage = _model_reader(StorageSpec, _STORAGE)
 _OUTPUT = {
     **_plain(RunCommandResult),
     "error_msg": _member("runner_error", str),  # the newer API's name, v1.1.1+
 }
-_read_output = _record(RunCommandResult, _OUTPUT)
+_read_output = _model_reader(RunCommandResult, _OUTPUT)
 _EXECUTION = {
     **_plain(ExecutionState),
     "execution_id": _member("compute_reference", str),  # v0.3.17 to v0.3.19
@@ -565,9 +565,9 @@ _EXECUTION = {
     "create_time": _member("create_time", str, convert=_to_time),
     "update_time": _member("update_time", str, convert=_to_time),
 }
-_read_executions = _array(_record(ExecutionState, _EXECUTION))
+_read_executions = _array_reader(_model_reader(ExecutionState, _EXECUTION))
 _SHARD = {"executions": _member("executions", list, convert=_read_executions)}
-_read_shard = _fields(_SHARD)
+_read_shard = _dict_reader(_SHARD)
 
 
 def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
@@ -587,8 +587,8 @@ _SHARD_WORDS = _numbered(
     "", "Bidding", "Waiting", "Running", "Verifying", "Cancelled", "Error", "Completed"
 )
 _NODE_SHARD = {**_EXECUTION, "state": _member("state", int, str)}
-_NODE = {"shards": _member("shards", dict, convert=_map(_fields(_NODE_SHARD)))}
-_read_node_map = _map(_fields(_NODE))
+_NODE = {"shards": _member("shards", dict, convert=_map_reader(_dict_reader(_NODE_SHARD)))}
+_read_node_map = _map_reader(_dict_reader(_NODE))
 
 
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
@@ -636,7 +636,7 @@ _STATE = {
     "update_time": _member("update_time", str, convert=_to_time),
     "timeout_at": _member("timeout_at", str, convert=_to_time),
 }
-_read_state = _record(JobState, _STATE)
+_read_state = _model_reader(JobState, _STATE)
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
 #
@@ -647,7 +647,7 @@ _read_state = _record(JobState, _STATE)
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
 _RESULT = {"Type": _member("source", str), "Params": _member("params", dict)}
-_read_result_type = _fields(_RESULT)
+_read_result_type = _dict_reader(_RESULT)
 
 
 def _read_result(value: dict[str, Any]) -> StorageSpec:
@@ -675,8 +675,8 @@ _NEWER_EXECUTION = {
     "JobID": _member("job_id", str),
     "NodeID": _member("node_id", str),
     "PartitionIndex": _member("shard_index", int),  # v1.6.1+
-    "ComputeState": _member("compute", dict, convert=_fields(_NUMBERED_STATE)),
-    "DesiredState": _member("desired", dict, convert=_fields(_NUMBERED_STATE)),
+    "ComputeState": _member("compute", dict, convert=_dict_reader(_NUMBERED_STATE)),
+    "DesiredState": _member("desired", dict, convert=_dict_reader(_NUMBERED_STATE)),
     "PublishedResult": _member("published_results", dict, convert=_read_result),
     "RunOutput": _member("run_output", dict, convert=_read_output),
     **_NEWER_RECORD,
@@ -685,20 +685,20 @@ _NEWER_JOB = {
     "ID": _member("job_id", str),
     "Name": _member("name", str),
     "Type": _member("job_type", str),
-    "State": _member("state", dict, convert=_fields(_NAMED_STATE)),
+    "State": _member("state", dict, convert=_dict_reader(_NAMED_STATE)),
     **_NEWER_RECORD,
 }
-_read_newer_executions = _array(_fields(_NEWER_EXECUTION))
+_read_newer_executions = _array_reader(_dict_reader(_NEWER_EXECUTION))
 _LISTING = {
     "Items": _member("items", list, convert=_read_newer_executions),  # v1.4.0+
     "Executions": _member("items", list, convert=_read_newer_executions),  # v1.2.2 to v1.3.2
 }
 _ANSWER = {
     "state": _member("state", dict),
-    "Job": _member("job", dict, convert=_fields(_NEWER_JOB)),
-    "Executions": _member("executions", dict, convert=_fields(_LISTING)),
+    "Job": _member("job", dict, convert=_dict_reader(_NEWER_JOB)),
+    "Executions": _member("executions", dict, convert=_dict_reader(_LISTING)),
 }
-_read_answer = _fields(_ANSWER)
+_read_answer = _dict_reader(_ANSWER)
 
 
 def _from_state(value: dict[str, Any]) -> JobState:
@@ -1306,9 +1306,9 @@ _DETAILS = {"Reason": _member("reason", str)}
 _REFUSAL = {
     "Message": _member("message", str),
     "Error": _member("error", str),
-    "Details": _member("details", dict, convert=_fields(_DETAILS)),
+    "Details": _member("details", dict, convert=_dict_reader(_DETAILS)),
 }
-_read_refusal = _fields(_REFUSAL)
+_read_refusal = _dict_reader(_REFUSAL)
 _JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # who says 404 about a job, not about a route
 _UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # 404 since v1.5.0
 
