@@ -1070,17 +1070,24 @@ _OUR_HEADERS = {
 
 
 def _usable_request(request: str | StateRequest) -> StateRequest:
-    """Check a request, and drop the blanks that files leave around a job id."""
+    """Check a request."""
     if not isinstance(request, StateRequest):
         request = StateRequest(request)
-    if not isinstance(request.job_id, str) or not isinstance(request.client_id, str):
-        raise TypeError("job_id and client_id have to be text")
-    job_id = request.job_id.strip()
-    if not 1 <= len(job_id) <= 1000 or not job_id.isprintable() or job_id in (".", ".."):
-        raise ValueError("the job id has to be 1 to 1000 printable characters, and not . or ..")
+    if not isinstance(request.client_id, str):
+        raise TypeError("client_id has to be text")
     if len(request.client_id) > 1000:
         raise ValueError("client_id has to be 1000 characters at the most")
-    return StateRequest(job_id, request.client_id)
+    return StateRequest(_usable_job_id("job_id", request.job_id), request.client_id)
+
+
+def _usable_job_id(name: str, job_id: str) -> str:
+    """Check a job id, and drop the blanks that files leave around it."""
+    if not isinstance(job_id, str):
+        raise TypeError(f"{name} has to be text")
+    job_id = job_id.strip()
+    if not 1 <= len(job_id) <= 1000 or not job_id.isprintable() or job_id in (".", ".."):
+        raise ValueError(f"{name} has to be 1 to 1000 printable characters, and not . or ..")
+    return job_id
 
 
 def _usable_seconds(name: str, seconds: float) -> float:
@@ -1292,8 +1299,10 @@ class _Call:
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
-        """Return the error to raise from: none if it could hold a secret that the server echoed."""
-        return None if self.secrets else error
+        """Return the error to raise from: none if it holds a secret, echoed by the server."""
+        held = [error, *error.args, *vars(error).values()]  # JSONDecodeError.doc is the whole body
+        text = " ".join(map(str, held))
+        return error if self.hide(text) == text else None
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
@@ -1842,6 +1851,8 @@ def _options(argv: list[str] | None) -> Any:
 
 def _check(options: Any) -> None:
     """Check the options by the names that their user knows; `_Call` has other ones for them."""
+    if options.job_id is not None:
+        _usable_job_id("JOB_ID", options.job_id)
     _usable_seconds("--timeout", options.timeout)
     if options.wait_timeout is not None:
         _usable_seconds("--wait-timeout", options.wait_timeout)

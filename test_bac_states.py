@@ -2993,7 +2993,7 @@ def test_wrong_usage_is_exit_2_with_the_usage(capsys, monkeypatch, arguments):
     assert ran.err.split("\n")[-2].startswith("bac_states: ")
 
 
-BAD_OPTIONS = [("the job id", [job_id]) for job_id in ("", " ", "..", "a\nb", "x" * 1001)]
+BAD_OPTIONS = [("JOB_ID", [job_id]) for job_id in ("", " ", "..", "a\nb", "x" * 1001)]
 BAD_OPTIONS += [("--server", ["j", "--server", url]) for url in ("", "h", f"http://me:{SECRET}@h")]
 BAD_OPTIONS += [("--timeout", ["j", "--timeout", s]) for s in ("0", "-1", "nan", "inf")]
 BAD_OPTIONS += [("--wait-timeout", ["j", "--wait-timeout", s]) for s in ("0", "-5", "nan")]
