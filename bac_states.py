@@ -1844,15 +1844,16 @@ def _options(argv: list[str] | None) -> Any:
     add("--wait-timeout", metavar="S", type=float, help="wait for S seconds at the most")
     add("--demo", action="store_true", help="ask a server of its own about an example")
     options = parser.parse_args(argv)
-    if options.job_id is None and not options.demo:
-        parser.error("a JOB_ID is missing")
+    if options.job_id is None:
+        if not options.demo:
+            parser.error("a JOB_ID is missing")
+        options.job_id = _DEMO_JOB
     return options
 
 
 def _check(options: Any) -> None:
     """Check the options by the names that their user knows; `_Call` has other ones for them."""
-    if options.job_id is not None:
-        _usable_job_id("JOB_ID", options.job_id)
+    _usable_job_id("JOB_ID", options.job_id)
     _usable_seconds("--timeout", options.timeout)
     if options.wait_timeout is not None:
         _usable_seconds("--wait-timeout", options.wait_timeout)
@@ -1863,7 +1864,6 @@ def _check(options: Any) -> None:
 def _run(options: Any) -> int:
     """Ask, print the answer, and return the exit code."""
     _check(options)
-    job_id = _DEMO_JOB if options.job_id is None else options.job_id
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
         credentials = {}
@@ -1872,7 +1872,7 @@ def _run(options: Any) -> int:
             # Whoever names a server here has set the environment, too: it may be used there.
             credentials = _environment_credentials()
             context = _environment_context()
-        call = _Call(job_id, url, options.timeout, credentials, context)
+        call = _Call(options.job_id, url, options.timeout, credentials, context)
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
         else:
