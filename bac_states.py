@@ -140,7 +140,9 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
-    _may_pass = True  # False if it is no use to ask again
+    def __init__(self, message: str, *, may_pass: bool = True, **details: Any) -> None:
+        super().__init__(message, **details)
+        self._may_pass = may_pass
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -468,9 +470,10 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
 
 
 def _plain(model: type) -> dict[str, _Member]:
-    """Describe each text, integer and flag of a model as a member: their names are the wire's.
+    """Describe each text, integer and flag of a model as a member of the same name.
 
-    A table adds what else the model has, and can replace an entry by one of the same name.
+    `exit_code: int = 0` gives `"exit_code": _member("exit_code", int)`. A table adds what else the
+    model has, and can replace an entry by one of the same name.
     """
     members = {}
     for field in dataclasses.fields(model):
@@ -592,7 +595,10 @@ _read_node_map = _map_reader(_dict_reader(_NODE))
 
 
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
-    """Read an execution of each shard of every node (up to v0.3.19)."""
+    """Read an execution of each shard of every node (up to v0.3.19).
+
+    The shards stay dicts until all are read: only together do they tell what their numbers mean.
+    """
     shards = []
     for node_id, node in _read_node_map(nodes).items():
         for key, shard in node.get("shards", {}).items():
@@ -636,6 +642,7 @@ _STATE = {
     "update_time": _member("update_time", str, convert=_to_time),
     "timeout_at": _member("timeout_at", str, convert=_to_time),
 }
+_STATE_NAMES = set(map(_folded, _STATE))
 _read_state = _model_reader(JobState, _STATE)
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
@@ -706,7 +713,7 @@ def _from_state(value: dict[str, Any]) -> JobState:
     sent = {_folded(name) for name, item in value.items() if item is not None}
     if not sent:  # no node has the job yet
         return JobState(state="New")
-    if sent.isdisjoint(map(_folded, _STATE)):
+    if not sent & _STATE_NAMES:
         # Without this check, a Job printed alone would pass for a job without a state.
         raise _Mismatch("nothing in it belongs to a job's state")
     job: JobState = _read_state(value)
@@ -748,11 +755,12 @@ _UNAMBIGUOUS_WORDS = {**_numbered(*_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 def _execution_words(server_version: str) -> dict[int, str]:
     """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
     version = re.fullmatch(r"v(\d{1,9})\.(\d{1,9})\.(\d{1,9})([-+].+)?", server_version, re.ASCII)
-    *numbers, suffix = version.groups() if version else ("0", "0", "0", "")
-    release = tuple(map(int, numbers))
-    is_unknown = release == (0, 0, 0)  # so says a build without a version, too
-    is_between = release == (1, 5, 1) and suffix  # v1.5.1-36-g0a1b2c3, on the way to v1.5.2
-    if is_unknown or is_between:
+    if version is None:
+        return _UNAMBIGUOUS_WORDS
+    release = tuple(map(int, version.groups()[:3]))
+    is_without_version = release == (0, 0, 0)  # so a development build calls itself
+    is_between = release == (1, 5, 1) and version[4]  # such as v1.5.1-36-g0a1b2c3
+    if is_without_version or is_between:
         return _UNAMBIGUOUS_WORDS
     return _EXECUTION_WORDS_TO_V1_5_1 if release < (1, 5, 2) else _EXECUTION_WORDS
 
@@ -864,9 +872,15 @@ class _Deadline:
             raise TimeoutError("timed out")
         return left
 
-    def halved(self) -> _Deadline:
-        """Return a deadline halfway between now and this one."""
-        return _Deadline((self._end - time.monotonic()) / 2)
+    @contextlib.contextmanager
+    def halved(self) -> Iterator[None]:
+        """Allow only half of the time that is left, until the end of a `with` block."""
+        end = self._end
+        self._end = (time.monotonic() + end) / 2
+        try:
+            yield
+        finally:
+            self._end = end
 
 
 class _DeadlineSocket(io.RawIOBase):
@@ -877,10 +891,10 @@ class _DeadlineSocket(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
         self._sock = sock
-        self.deadline = deadline
+        self._deadline = deadline
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self.deadline.left())
+        self._sock.settimeout(self._deadline.left())
         self._sock.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -891,7 +905,7 @@ class _DeadlineSocket(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(self.deadline.left())
+        self._sock.settimeout(self._deadline.left())
         return self._sock.recv_into(buffer)
 
 
@@ -965,12 +979,12 @@ class _Server:
         else:
             target = self._address.path + path
         with contextlib.closing(self._open(deadline)) as sock:
-            deadline_sock = _DeadlineSocket(sock, deadline)
-            with _request(deadline_sock, method, target, headers, body) as answer:
+            timed = _DeadlineSocket(sock, deadline)
+            with _request(timed, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                deadline_sock.deadline = deadline.halved()  # or a refusal's slow body takes it all
-                return answer, _read_start(answer)
+                with deadline.halved():  # the other half is for the next route
+                    return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
         """Connect to the server, or to its proxy, which tunnels https and forwards http."""
@@ -1059,8 +1073,7 @@ _TRUE = {"1", "t", "T", "TRUE", "true", "True"}  # what Go's strconv.ParseBool t
 _FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # "": the variable is not set
 _FRAME = {"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
 _LABEL = "[0-9A-Za-z_-]{1,63}"
-_HOST = rf"{_LABEL}(\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\]"
-_URL = rf"(?i:https?)://({_HOST})(:[0-9]{{1,5}})?(/[!-~]*)?"
+_URL = r"(?i:https?)://(?P<host>[^/:\[]+|\[[^/]+\])(:(?P<port>[^/]*))?(/[^ ?#\\]*)?"
 _OUR_HEADERS = {
     "Connection": "close",
     "Accept-Encoding": "identity",
@@ -1127,18 +1140,26 @@ def _usable_url(name: str, url: str) -> _Address:
     """Check a server's URL. The error does not repeat it, because it may hold a password."""
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
-    problem = f"{name} has to be http(s)://host[:port][/path], in printable ASCII"
-    if not re.fullmatch(_URL, url) or any(mark in url for mark in "?#\\"):
-        raise ValueError(problem)
+    found = re.fullmatch(_URL, url) if url.isascii() and url.isprintable() else None
+    if not found or not _is_host(found["host"]) or not _is_port(found["port"] or "80"):
+        raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
+    return urllib.parse.urlsplit(url.rstrip("/"))
+
+
+def _is_host(text: str) -> bool:
+    """Tell whether it is a host name, an IPv4 address, or an IPv6 address in brackets."""
+    if not text.startswith("["):
+        return re.fullmatch(rf"{_LABEL}(\.{_LABEL})*\.?", text) is not None
     try:
-        address = urllib.parse.urlsplit(url.rstrip("/"))
-        if address.port == 0:  # one above 65535 is a ValueError of its own
-            raise ValueError
-        if address.netloc.startswith("["):
-            socket.inet_pton(socket.AF_INET6, address.hostname or "")
-    except (OSError, ValueError):
-        raise ValueError(problem) from None
-    return address
+        socket.inet_pton(socket.AF_INET6, text[1:-1])
+    except OSError:
+        return False
+    return True
+
+
+def _is_port(text: str) -> bool:
+    """Tell whether it is a number from 1 to 65535."""
+    return re.fullmatch("[0-9]{1,5}", text) is not None and 0 < int(text) < 65536
 
 
 class _Proxy:
@@ -1189,7 +1210,7 @@ def _environment_server() -> _Address:
     host = _variable("BACALHAU_API_HOST") or "127.0.0.1"
     port = _variable("BACALHAU_API_PORT") or "1234"
     tls = _variable("BACALHAU_API_TLS_USETLS")
-    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+    if not _is_port(port):
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
@@ -1366,10 +1387,9 @@ class _Answer:
             return True
         if self.status in (404, 405):
             return not re.search(_JOB_STORE, self.text)
-        if self.route != _REQUESTER or self.is_unknown_job():
-            return False
         # A server with users (v1.7+) wants a capability for every route that it does not have.
-        return self.status in (403, 500) and "capability" in self.text
+        lacks_capability = self.status in (403, 500) and "capability" in self.text
+        return self.route == _REQUESTER and lacks_capability and not self.is_unknown_job()
 
     def refusal(self) -> SDKError:
         """Make the error for a status other than 200."""
@@ -1425,9 +1445,8 @@ def _no_answer(call: _Call, url: str, deadline: _Deadline, error: Exception) -> 
     words = f"timed out after {deadline.seconds:g} s" if is_timeout else _network_words(error)
     way = " through the proxy" if call.server.proxy else ""
     message = f"no complete answer{way} from {_shorten(url)}: {words}"
-    failure = kind(call.hide(message), url=url)
-    failure._may_pass = not isinstance(error, ssl.SSLCertVerificationError)
-    return failure
+    may_pass = not isinstance(error, ssl.SSLCertVerificationError)
+    return kind(call.hide(message), url=url, may_pass=may_pass)
 
 
 def _network_words(error: Exception) -> str:
@@ -1457,15 +1476,13 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             if _lists_executions(response):
                 call.prefer(route)
                 return response
-            incomplete = response
+            incomplete = response  # it counts if the other routes refuse for good
             continue
         refusal = answer.refusal()
-        # With an answer in hand, only a refusal that may pass is raised: the next time, this route
-        # may tell that a program failed.
-        may_go_on = answer.is_missing_route() or (incomplete and not _is_transient(refusal))
-        if not may_go_on:
+        if answer.is_missing_route() or (incomplete and not _is_transient(refusal)):
+            refusals.append(refusal)  # and ask the next route
+        else:
             raise refusal
-        refusals.append(refusal)
     if incomplete:
         return incomplete
     raise _no_route(refusals) from refusals[-1]
@@ -1585,9 +1602,9 @@ class _Wait:
         try:
             response = _ask(self.call, min(self.call.timeout, left))
         except SDKError as error:
-            cut_by_limit = isinstance(error, TransportTimeout) and left < self.call.timeout
-            if not cut_by_limit:  # which is no failure of the server's
-                self.on_failure(error)  # or raise it
+            if isinstance(error, TransportTimeout) and left < self.call.timeout:
+                return None  # the limit cut it short: that is no failure of the server's
+            self.on_failure(error)  # which raises what will not pass
             return None
         self.on_answer(response)
         return response
@@ -1866,13 +1883,13 @@ def _run(options: Any) -> int:
     _check(options)
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
-        credentials = {}
+        headers = {}
         context = None
         if options.server is not None and not options.demo:
             # Whoever names a server here has set the environment, too: it may be used there.
-            credentials = _environment_credentials()
+            headers = _environment_credentials()
             context = _environment_context()
-        call = _Call(options.job_id, url, options.timeout, credentials, context)
+        call = _Call(options.job_id, url, options.timeout, headers, context)
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
         else:
