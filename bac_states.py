@@ -347,21 +347,21 @@ _DECODING_ERRORS = (ValueError, RecursionError)
 
 
 class _Mismatch(ValueError):
-    """A value that does not fit. On its way out, each object around it adds its key to `path`."""
+    """A value that does not fit. On its way out, each object around it puts its key in front."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
-        self.path = ""
+        self.problem = problem
+        self.keys: list[str | int] = []
+
+    @property
+    def path(self) -> str:
+        """Where the value is: `Executions[3].State` for the keys "Executions", 3 and "State"."""
+        steps = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys]
+        return "".join(steps).lstrip(".")
 
     def __str__(self) -> str:
-        return f"{self.args[0]} at {self.path}" if self.path else str(self.args[0])
-
-    def prepend(self, key: str | int) -> None:
-        """Put a key in front: with "Executions", "[3].State" becomes "Executions[3].State"."""
-        step = f"[{key}]" if isinstance(key, int) else str(key)
-        if self.path and not self.path.startswith("["):
-            step += "."
-        self.path = step + self.path
+        return f"{self.problem} at {self.path}" if self.keys else self.problem
 
 
 def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
@@ -421,7 +421,7 @@ def _dict_reader(table: Mapping[str, _Member]) -> _Reader:
                     raise _expected(types, item)
                 found[field] = convert(item) if convert else item
         except _Mismatch as error:
-            error.prepend(name)
+            error.keys.insert(0, name)
             raise
         return found
 
@@ -465,7 +465,7 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
     try:
         return read(item)
     except _Mismatch as error:
-        error.prepend(key)
+        error.keys.insert(0, key)
         raise
 
 
@@ -850,7 +850,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 
 # ------------------------------------------------------------------------------------- transport
-# One HTTP exchange, with a deadline for all of it and a check of everything that can be cut short.
+# `_Server.exchange` connects, sends a request and reads the answer, each step within a deadline.
+# HTTPResponse parses what comes; the functions at the end check that a body is whole.
 
 _PORTS = {"http": 80, "https": 443}
 _TOO_LARGE = "the answer is over 16 MiB"
@@ -1042,11 +1043,13 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     _read_to(_MAX_ANSWER, answer, body)
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
-    if declared is not None and len(body) < declared:
-        raise OSError(_CUT_SHORT)
-    # http.client takes headers that were cut off for complete. Then there is no length, no chunk
-    # and no body.
-    if declared is None and "Transfer-Encoding" not in answer.headers and not body:
+    if declared is not None:
+        is_cut = len(body) < declared
+    elif "Transfer-Encoding" in answer.headers:
+        is_cut = False  # or http.client would have raised IncompleteRead
+    else:
+        is_cut = not body  # so look headers that were cut off, which http.client takes for whole
+    if is_cut:
         raise OSError(_CUT_SHORT)
     return body
 
@@ -1073,7 +1076,7 @@ _TRUE = {"1", "t", "T", "TRUE", "true", "True"}  # what Go's strconv.ParseBool t
 _FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # "": the variable is not set
 _FRAME = {"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
 _LABEL = "[0-9A-Za-z_-]{1,63}"
-_URL = r"(?i:https?)://(?P<host>[^/:\[]+|\[[^/]+\])(:(?P<port>[^/]*))?(/[^ ?#\\]*)?"
+_URL = r"(?i:https?)://(?P<host>[^/:\[]+|\[[^/]+\])(:(?P<port>[^/]+))?(/[^ ?#\\]*)?"
 _OUR_HEADERS = {
     "Connection": "close",
     "Accept-Encoding": "identity",
@@ -1214,11 +1217,14 @@ def _environment_server() -> _Address:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
     if tls not in _TRUE | _FALSE:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    if "://" not in host:  # else it is a whole URL, with a scheme of its own
-        if host.count(":") > 1 and not host.startswith("["):  # a bare IPv6 address
-            host = f"[{host}]"
-        host = f"https://{host}" if tls in _TRUE else f"http://{host}"
-    server = _usable_url("BACALHAU_API_HOST", host)
+    scheme = "https" if tls in _TRUE else "http"
+    if "://" in host:  # a whole URL, with a scheme of its own
+        url = host
+    elif host.count(":") > 1 and not host.startswith("["):  # a bare IPv6 address
+        url = f"{scheme}://[{host}]"
+    else:
+        url = f"{scheme}://{host}"
+    server = _usable_url("BACALHAU_API_HOST", url)
     return server if server.port else server._replace(netloc=f"{server.netloc}:{port}")
 
 
@@ -1251,6 +1257,8 @@ def _environment_context() -> ssl.SSLContext | None:
 
 
 # ---------------------------------------------------------------------------------------- asking
+# A `_Call` holds what its caller chose. `_ask` puts the question to one route after the other, and
+# each `_Answer` is a job's state, a refusal, or says that the server does not have that route.
 
 _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
@@ -1878,18 +1886,23 @@ def _check(options: Any) -> None:
         _usable_url("--server", options.server)
 
 
+def _make_call(options: Any, server_url: str | None) -> _Call:
+    """Make the call for the options."""
+    headers = {}
+    context = None
+    if options.server is not None and not options.demo:
+        # Whoever names a server here has set the environment, too: it may be used there.
+        headers = _environment_credentials()
+        context = _environment_context()
+    return _Call(options.job_id, server_url, options.timeout, headers, context)
+
+
 def _run(options: Any) -> int:
     """Ask, print the answer, and return the exit code."""
     _check(options)
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
-    with server as url:
-        headers = {}
-        context = None
-        if options.server is not None and not options.demo:
-            # Whoever names a server here has set the environment, too: it may be used there.
-            headers = _environment_credentials()
-            context = _environment_context()
-        call = _Call(options.job_id, url, options.timeout, headers, context)
+    with server as server_url:
+        call = _make_call(options, server_url)
         if options.wait or options.wait_timeout is not None:
             response, code = _wait_aloud(call, options.wait_timeout)
         else:

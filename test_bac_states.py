@@ -2037,7 +2037,7 @@ BAD_URLS = [
     *["http://h:+80", "http://h:8_0", "http://h:abc", "http://h:１２", "http://h:" + "9" * 5000],
     *["http://hö", "http://h/é", "http://h/\x00", "http://h/\x7f", "http://h\n", "http://h\tt"],
     *["http://h/\r\nX-Injected: 1", "http://h..h", "http://.h", "http://[::1", "http://::1"],
-    *["http://[:::1]", "http://h%2e"],
+    *["http://[:::1]", "http://h%2e", "http://h:", "http://h:/"],
 ]
 GOOD_URLS = [
     *["http://h", "HTTP://H", "https://h", "https://a-b.c_d.test:443/", "http://127.0.0.1:65535"],
