@@ -138,7 +138,10 @@ class JobNotFound(InternalServerError):
 
 
 class TransportError(SDKError, OSError):
-    """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
+    """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large.
+
+    `may_pass` says whether it can help to ask again.
+    """
 
     def __init__(self, message: str, *, may_pass: bool = True, **details: Any) -> None:
         super().__init__(message, **details)
@@ -387,7 +390,7 @@ class _Members(dict):  # type: ignore[type-arg]  # Python 3.8 has no dict[...]
     """
 
     def __missing__(self, name: str) -> _Member | None:
-        member: _Member | None = self.get(_folded(name))
+        member: _Member | None = self.get(_folded(name))  # None if nobody reads it
         if len(self) < 500 and len(str(name)) < 100:  # 50 KB, whatever names a server makes up
             self[name] = member
         return member
@@ -410,7 +413,7 @@ def _dict_reader(table: Mapping[str, _Member]) -> _Reader:
         if type(value) is not dict:
             raise _expected((dict,), value)
         found = {}
-        name = ""
+        name = ""  # of the member at hand, for the path of an error
         try:
             for name, item in value.items():
                 member = members[name]
@@ -717,7 +720,7 @@ def _from_state(value: dict[str, Any]) -> JobState:
         # Without this check, a Job printed alone would pass for a job without a state.
         raise _Mismatch("nothing in it belongs to a job's state")
     job: JobState = _read_state(value)
-    if "nodes" in sent and not job.state:  # up to v0.3.19 no server sends one
+    if "nodes" in sent and not job.state:  # servers that list nodes send no state of the job
         return dataclasses.replace(job, state=_job_state(job.executions))
     return job
 
@@ -797,10 +800,7 @@ def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -
 
 
 def _from_answer(document: Any, server_version: str, asked: str) -> JobState:
-    """Make the models from an answer of either API, and check that it is about the job asked for.
-
-    `asked` can be the job's id, its beginning, or its name; "" asks for any job.
-    """
+    """Make the models from an answer of either API about the job `asked` for."""
     answer = _read_answer(document)
     job = answer.get("job", {})
     if "state" in answer:
@@ -810,10 +810,17 @@ def _from_answer(document: Any, server_version: str, asked: str) -> JobState:
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    is_ours = state.job_id.startswith(asked) or job.get("name") == asked
-    if state.job_id and not is_ours:  # up to v0.3.19 an answer has no id
+    if not _is_about(asked, state.job_id, job.get("name", "")):
         raise _Mismatch(f"it is about the job {state.job_id}")
     return state
+
+
+def _is_about(asked: str, job_id: str, name: str) -> bool:
+    """Tell whether a job was asked for by its id, by the beginning of that, or by its name.
+
+    "" asks for any job. An answer without a job's id, as up to v0.3.19, is accepted.
+    """
+    return not job_id or job_id.startswith(asked) or name == asked
 
 
 def _parse(document: object) -> Any:
@@ -984,7 +991,7 @@ class _Server:
             with _request(timed, method, target, headers, body) as answer:
                 if answer.status == 200:
                     return answer, _read_whole(answer)
-                with deadline.halved():  # the other half is for the next route
+                with deadline.halved():  # so that a slow refusal leaves time to ask another route
                     return answer, _read_start(answer)
 
     def _open(self, deadline: _Deadline) -> socket.socket:
@@ -1046,9 +1053,9 @@ def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
     if declared is not None:
         is_cut = len(body) < declared
     elif "Transfer-Encoding" in answer.headers:
-        is_cut = False  # or http.client would have raised IncompleteRead
+        is_cut = False  # http.client raises IncompleteRead itself
     else:
-        is_cut = not body  # so look headers that were cut off, which http.client takes for whole
+        is_cut = not body  # then the headers were cut off, which http.client does not notice
     if is_cut:
         raise OSError(_CUT_SHORT)
     return body
@@ -1328,9 +1335,9 @@ class _Call:
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
-        """Return the error to raise from: none if it holds a secret, echoed by the server."""
-        held = [error, *error.args, *vars(error).values()]  # JSONDecodeError.doc is the whole body
-        text = " ".join(map(str, held))
+        """Return the error to raise from, or None if it holds a secret that the server echoed."""
+        # JSONDecodeError, for example, has the whole body in its `doc`.
+        text = " ".join(map(str, [error, *error.args, *vars(error).values()]))
         return error if self.hide(text) == text else None
 
 
@@ -1473,10 +1480,14 @@ def _network_words(error: Exception) -> str:
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
-    """Ask one route after the other until one answers, all within `seconds`."""
+    """Ask one route after the other until one answers, all within `seconds`.
+
+    An answer without a list of executions is kept, and returned if all later routes refuse. Then,
+    too, a refusal that may pass is raised: the next time, that route may have the list.
+    """
     deadline = _Deadline(seconds)
     incomplete: StateResponse | None = None
-    refusals = []
+    missing = []
     for route in list(call.routes):
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
@@ -1484,16 +1495,16 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             if _lists_executions(response):
                 call.prefer(route)
                 return response
-            incomplete = response  # it counts if the other routes refuse for good
+            incomplete = response
             continue
         refusal = answer.refusal()
-        if answer.is_missing_route() or (incomplete and not _is_transient(refusal)):
-            refusals.append(refusal)  # and ask the next route
-        else:
+        if answer.is_missing_route():
+            missing.append(refusal)
+        elif incomplete is None or _is_transient(refusal):
             raise refusal
     if incomplete:
         return incomplete
-    raise _no_route(refusals) from refusals[-1]
+    raise _no_route(missing) from missing[-1]
 
 
 def _lists_executions(response: StateResponse) -> bool:
@@ -1792,12 +1803,12 @@ def _print_output(state: JobState) -> None:
     if any(output.stdout_truncated for output in outputs):
         _say("the server kept only a part of this output")
     text = "".join(output.stdout for output in outputs)
-    if _is_terminal(sys.stdout):
+    if _is_tty(sys.stdout):
         text = "\n".join(map(_escape, text.split("\n")))
     _print(sys.stdout, text)
 
 
-def _is_terminal(stream: Any) -> bool:
+def _is_tty(stream: Any) -> bool:
     try:
         return bool(stream.isatty())
     except (AttributeError, ValueError):  # there is none, it is no file, or it is closed
