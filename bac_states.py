@@ -857,8 +857,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 
 # ------------------------------------------------------------------------------------- transport
-# `_Server.exchange` connects, sends a request and reads the answer, each step within a deadline.
-# HTTPResponse parses what comes; the functions at the end check that a body is whole.
+# `_Server.exchange` sends a request over a `_Connection`, on which every step ends by a deadline.
+# HTTPResponse parses the answer; the functions at the end check that its body is whole.
 
 _PORTS = {"http": 80, "https": 443}
 _TOO_LARGE = "the answer is over 16 MiB"
@@ -880,41 +880,66 @@ class _Deadline:
             raise TimeoutError("timed out")
         return left
 
-    @contextlib.contextmanager
-    def halved(self) -> Iterator[None]:
-        """Allow only half of the time that is left, until the end of a `with` block."""
-        end = self._end
-        self._end = (time.monotonic() + end) / 2
-        try:
-            yield
-        finally:
-            self._end = end
+    def halved(self) -> _Deadline:
+        """Return a deadline after half of the time that is left."""
+        return _Deadline((self._end - time.monotonic()) / 2)
 
 
-class _DeadlineSocket(io.RawIOBase):
-    """A socket whose every step has the time that is left until a deadline.
+class _Connection:
+    """A connection on which every step ends by a deadline."""
 
-    It has what HTTPResponse asks of a socket. Closing it leaves the real socket open.
-    """
+    def __init__(self, peer: _Address, deadline: _Deadline) -> None:
+        self.deadline = deadline
+        self._opened = contextlib.ExitStack()
+        self._sock = self._opened.enter_context(_dial(peer, deadline))
 
-    def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
-        self._sock = sock
-        self._deadline = deadline
+    def close(self) -> None:
+        """Close all that was opened here."""
+        self._opened.close()
 
-    def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self._deadline.left())
-        self._sock.sendall(data)
+    def timed_socket(self) -> socket.socket:
+        """Return the socket for the next step, with what is left of the time as its timeout."""
+        self._sock.settimeout(self.deadline.left())
+        return self._sock
+
+    def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Replace the socket by one that speaks TLS. CPython times the handshake as one step."""
+        secured = context.wrap_socket(self.timed_socket(), server_hostname=host)
+        self._sock = self._opened.enter_context(secured)
+
+    def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> http.client.HTTPResponse:
+        """Send a request, and return the response once its status and headers are read.
+
+        The caller has checked that nothing in the request contains a line end.
+        """
+        lines = [f"{method} {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        self.timed_socket().sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        sock: Any = self  # of a socket, HTTPResponse needs only `makefile`
+        response = self._opened.enter_context(http.client.HTTPResponse(sock))
+        response.begin()  # reads the headers; not documented, so its loss is an AttributeError
+        return response
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return what HTTPResponse reads from: this socket itself, with a buffer."""
-        return io.BufferedReader(self)
+        """Return a stream of the bytes that arrive. HTTPResponse calls this."""
+        return io.BufferedReader(_ArrivingBytes(self))
+
+
+class _ArrivingBytes(io.RawIOBase):
+    """The bytes that arrive on a connection. Closing this stream leaves the connection open."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(self._deadline.left())
-        return self._sock.recv_into(buffer)
+        return self._connection.timed_socket().recv_into(buffer)
 
 
 def _dial(peer: _Address, deadline: _Deadline) -> socket.socket:
@@ -942,22 +967,19 @@ def _connect(sock: socket.socket, address: Any, timeout: float) -> socket.socket
     return sock
 
 
-@contextlib.contextmanager
-def _request(
-    sock: _DeadlineSocket, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
-) -> Iterator[http.client.HTTPResponse]:
-    """Send a request, and yield the answer once its status and headers are read.
+@dataclasses.dataclass
+class _Answer:
+    """What a server answered. Unless the status is 200, the body may be incomplete."""
 
-    The caller has checked that nothing in the request contains a line end. HTTPResponse.begin is
-    not documented; if it goes away, this raises AttributeError.
-    """
-    lines = [f"{method} {target} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-    stream: Any = sock  # type checkers expect a socket.socket
-    with http.client.HTTPResponse(stream, method=method) as answer:
-        answer.begin()
-        yield answer
+    url: str
+    status: int
+    reason: str
+    headers: http.client.HTTPMessage
+    body: bytearray
+
+    @property
+    def text(self) -> str:
+        return self.body[:_MAX_REFUSAL].decode("utf-8", "replace")
 
 
 class _Server:
@@ -973,106 +995,88 @@ class _Server:
 
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
-    ) -> tuple[http.client.HTTPResponse, bytearray]:
-        """Send a request; return the answer, closed but with its status and headers, and its body.
-
-        The body of a refusal may be incomplete.
-        """
+    ) -> _Answer:
+        """Send a request and return the answer. A proxy forwards http, and tunnels https."""
+        url = self.url + path
+        target = self._address.path + path
+        peer = self._address
         headers = {"Host": self._address.netloc, **headers}  # a caller's Host replaces ours
-        if body:
-            headers["Content-Length"] = str(len(body))
-        if self.proxy and self._address.scheme == "http":
-            headers.update(self.proxy.headers)
-            target = self.url + path
-        else:
-            target = self._address.path + path
-        with contextlib.closing(self._open(deadline)) as sock:
-            timed = _DeadlineSocket(sock, deadline)
-            with _request(timed, method, target, headers, body) as answer:
-                if answer.status == 200:
-                    return answer, _read_whole(answer)
-                with deadline.halved():  # so that a slow refusal leaves time to ask another route
-                    return answer, _read_start(answer)
-
-    def _open(self, deadline: _Deadline) -> socket.socket:
-        """Connect to the server, or to its proxy, which tunnels https and forwards http."""
-        sock = _dial(self.proxy.address if self.proxy else self._address, deadline)
-        try:
+        if self.proxy:
+            peer = self.proxy.address
+            if self._address.scheme == "http":
+                target = url
+                headers.update(self.proxy.headers)
+        with contextlib.closing(_Connection(peer, deadline)) as connection:
             if self._address.scheme == "https":
-                if self.proxy:
-                    self._open_tunnel(_DeadlineSocket(sock, deadline), self.proxy)
-                sock = self._secure(sock, deadline)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+                self._secure(connection)
+            response = connection.request(method, target, headers, body)
+            if response.status == 200:
+                content = _read_whole(response)
+            else:
+                connection.deadline = deadline.halved()  # leave time to ask another route
+                content = _read_start(response)
+        return _Answer(url, response.status, response.reason, response.headers, content)
 
-    def _open_tunnel(self, sock: _DeadlineSocket, proxy: _Proxy) -> None:
-        """Ask the proxy for a tunnel to the server."""
-        host = self._address.netloc if self._address.port else f"{self._address.netloc}:443"
-        with _request(sock, "CONNECT", host, {"Host": host, **proxy.headers}) as answer:
-            if answer.status != 200:
-                raise OSError(f"the proxy refuses a tunnel: {answer.status} {answer.reason}")
-
-    def _secure(self, sock: socket.socket, deadline: _Deadline) -> ssl.SSLSocket:
-        """Start TLS on a connected socket."""
+    def _secure(self, connection: _Connection) -> None:
+        """Start TLS with the server, behind a proxy through a tunnel."""
+        if self.proxy:
+            host = self._address.netloc if self._address.port else f"{self._address.netloc}:443"
+            response = connection.request("CONNECT", host, {"Host": host, **self.proxy.headers})
+            if response.status != 200:
+                refusal = f"{response.status} {response.reason}"
+                raise OSError(f"the proxy refuses a tunnel: {refusal}")
         if self._context is None:
             self._context = ssl.create_default_context()  # this takes 16 ms, so do it once
-        sock.settimeout(deadline.left())  # CPython applies it to the whole handshake
-        host = (self._address.hostname or "").rstrip(".")
-        return self._context.wrap_socket(sock, server_hostname=host)
+        connection.start_tls(self._context, (self._address.hostname or "").rstrip("."))
 
 
-def _check_codings(answer: http.client.HTTPResponse) -> None:
-    """Refuse every coding but chunks, which http.client decodes."""
-    codings = [value.lower() for value in answer.headers.get_all("Transfer-Encoding", [])]
-    encodings = [value.lower() for value in answer.headers.get_all("Content-Encoding", [])]
-    if codings not in ([], ["chunked"]) or set(encodings) - {"identity"}:
-        raise OSError("the answer has a coding that was not asked for")
-
-
-def _declared_length(answer: http.client.HTTPResponse) -> int | None:
-    """Return the Content-Length, None if there is none or chunks replace it (RFC 9112, 6.3)."""
-    lengths = [value.strip() for value in answer.headers.get_all("Content-Length", [])]
-    if len(set(lengths)) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
-        raise OSError("the answer has a bad Content-Length")
-    is_chunked = "Transfer-Encoding" in answer.headers
-    return int(lengths[0]) if lengths and not is_chunked else None
-
-
-def _read_whole(answer: http.client.HTTPResponse) -> bytearray:
+def _read_whole(response: http.client.HTTPResponse) -> bytearray:
     """Read the body of a 200. Most errors here are ones that http.client would overlook."""
-    _check_codings(answer)
-    declared = _declared_length(answer)
-    if declared is not None and declared > _MAX_ANSWER:
+    _check_codings(response)
+    least = _least_length(response)
+    if least > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     body = bytearray()
-    _read_to(_MAX_ANSWER, answer, body)
+    _read_into(body, response, _MAX_ANSWER)
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
-    if declared is not None:
-        is_cut = len(body) < declared
-    elif "Transfer-Encoding" in answer.headers:
-        is_cut = False  # http.client raises IncompleteRead itself
-    else:
-        is_cut = not body  # then the headers were cut off, which http.client does not notice
-    if is_cut:
+    if len(body) < least:
         raise OSError(_CUT_SHORT)
     return body
 
 
-def _read_start(answer: http.client.HTTPResponse) -> bytearray:
+def _check_codings(response: http.client.HTTPResponse) -> None:
+    """Refuse every coding but chunks, which http.client decodes."""
+    codings = [value.lower() for value in response.headers.get_all("Transfer-Encoding", [])]
+    encodings = [value.lower() for value in response.headers.get_all("Content-Encoding", [])]
+    if codings not in ([], ["chunked"]) or set(encodings) - {"identity"}:
+        raise OSError("the answer has a coding that was not asked for")
+
+
+def _least_length(response: http.client.HTTPResponse) -> int:
+    """Return how many bytes have to arrive: fewer tell that the body was cut (RFC 9112, 6.3)."""
+    lengths = {value.strip() for value in response.headers.get_all("Content-Length", [])}
+    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
+        raise OSError("the answer has a bad Content-Length")
+    if "Transfer-Encoding" in response.headers:
+        return 0  # http.client raises IncompleteRead itself if the last chunk is missing
+    if lengths:
+        return int(lengths.pop())
+    return 1  # the connection's end ends the body; if that is empty, the headers were cut off
+
+
+def _read_start(response: http.client.HTTPResponse) -> bytearray:
     """Read the start of a refusal's body, or what arrives of it."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        _read_to(_MAX_REFUSAL, answer, body)
+        _read_into(body, response, _MAX_REFUSAL)
     return body
 
 
-def _read_to(limit: int, answer: http.client.HTTPResponse, body: bytearray) -> None:
+def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) -> None:
     """Append what arrives to `body`, until it ends or is longer than the limit."""
     while len(body) <= limit:
-        piece = answer.read1(65536)
+        piece = response.read1(65536)
         if not piece:
             break
         body += piece
@@ -1264,33 +1268,12 @@ def _environment_context() -> ssl.SSLContext | None:
 
 
 # ---------------------------------------------------------------------------------------- asking
-# A `_Call` holds what its caller chose. `_ask` puts the question to one route after the other, and
-# each `_Answer` is a job's state, a refusal, or says that the server does not have that route.
+# `_ask` puts the question of a `_Call` to one route after the other. Each `_Answer` is a job's
+# state, a refusal, or says that the server does not have that route.
 
 _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
 _OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
-
-
-def _routes(job_id: str) -> list[tuple[str, str]]:
-    """Return the routes for a job, in the order in which to ask them."""
-    if job_id.startswith("j-"):  # an id of the newer API
-        return [_NEWER_API, _REQUESTER, _OLDEST]
-    return [_REQUESTER, _NEWER_API, _OLDEST]
-
-
-def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """Return the credentials in headers, as they are sent: each value and its last word.
-
-    The longest comes first. Those under 8 characters are left out: masking them would garble
-    innocent text. A password inside a Basic authorization is not looked for.
-    """
-    secrets = []
-    for name, value in headers.items():
-        if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
-            secrets += [value, value.rpartition(" ")[2]]  # "Bearer abc" and "abc"
-    longest_first = sorted(secrets, key=len, reverse=True)
-    return [secret for secret in longest_first if len(secret) >= 8]
 
 
 class _Call:
@@ -1306,22 +1289,22 @@ class _Call:
     ) -> None:
         self.request = _usable_request(request)
         self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
-        usable_headers = _usable_headers(headers)
+        self.headers = _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
-        credentials: dict[str, str] = {}  # the environment's never go to a server named in code
         if server_url is None:
             address = _environment_server()
-            credentials = _environment_credentials()
+            self.headers = {**_environment_credentials(), **self.headers}  # the caller's win
             ssl_context = ssl_context or _environment_context()
-        else:
+        else:  # the environment's credentials never go to a server named in code
             address = _usable_url("server_url", server_url)
+        self.headers.update(_OUR_HEADERS)
         proxy = _environment_proxy(address)
-        # A later one wins: the caller's over the environment's, and ours over both.
-        self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}
         self.server = _Server(address, proxy, ssl_context)
-        self.secrets = _secrets({**self.headers, **(proxy.headers if proxy else {})})
-        self.routes = _routes(self.request.job_id)
+        self.secrets = _secrets(self.headers) + _secrets(proxy.headers if proxy else {})
+        self.routes = [_REQUESTER, _NEWER_API, _OLDEST]  # in the order in which to ask them
+        if self.request.job_id.startswith("j-"):  # an id of the newer API
+            self.prefer(_NEWER_API)
 
     def prefer(self, route: tuple[str, str]) -> None:
         """Ask this route first from now on."""
@@ -1329,16 +1312,154 @@ class _Call:
         self.routes.insert(0, route)
 
     def hide(self, text: str) -> str:
-        """Mask every secret in a text."""
-        for secret in self.secrets:
+        """Mask every secret in a text. Do this before the text is cut."""
+        for secret in sorted(self.secrets, key=len, reverse=True):  # one may contain another
             text = text.replace(secret, "***")
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
-        """Return the error to raise from, or None if it holds a secret that the server echoed."""
-        # JSONDecodeError, for example, has the whole body in its `doc`.
+        """Return the error to raise from, or None if it quotes a secret that the server echoed.
+
+        JSONDecodeError, for example, has the whole body in its `doc`.
+        """
         text = " ".join(map(str, [error, *error.args, *vars(error).values()]))
         return error if self.hide(text) == text else None
+
+
+def _secrets(headers: Mapping[str, str]) -> list[str]:
+    """Return the credentials in headers, as they are sent: "Bearer abc", then its token "abc".
+
+    Those under 8 characters are left out: masking them would garble innocent text. A password
+    inside a Basic authorization is not looked for.
+    """
+    secrets = []
+    for name, value in headers.items():
+        if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
+            secrets += [value, value.rpartition(" ")[2]]
+    return [secret for secret in secrets if len(secret) >= 8]
+
+
+def _ask(call: _Call, seconds: float) -> StateResponse:
+    """Ask one route after the other until one sends the executions, all within `seconds`.
+
+    An answer without them is kept, in case no later route has them. A route that refuses is passed
+    if the server does not have it or if there is such an answer, but not if asking again can help.
+    """
+    deadline = _Deadline(seconds)
+    incomplete: StateResponse | None = None
+    missing = []
+    for route in list(call.routes):
+        answer = _ask_route(call, route, deadline)
+        if answer.status == 200:
+            response = _decode_answer(call, answer)
+            if _lists_executions(response):
+                call.prefer(route)
+                return response
+            incomplete = response
+        elif _is_missing_route(route, answer):
+            missing.append(_refusal(call, answer))
+        else:
+            refusal = _refusal(call, answer)
+            if incomplete is None or _is_transient(refusal):
+                raise refusal
+    if incomplete:
+        return incomplete
+    raise _no_route(missing) from missing[-1]
+
+
+def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Answer:
+    """Put the question on one route."""
+    method, path = route
+    job_id = call.request.job_id
+    path = path.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
+    asked = {"client_id": call.request.client_id, "job_id": job_id}
+    data = json.dumps(asked).encode() if method == "POST" else b""
+    try:
+        return call.server.exchange(method, path, call.headers, data, deadline)
+    except _NETWORK_ERRORS as error:
+        failure = _transport_error(call, call.server.url + path, deadline.seconds, error)
+        raise failure from call.as_cause(error)
+
+
+def _transport_error(call: _Call, url: str, seconds: float, error: Exception) -> TransportError:
+    """Make the error for a question that got no complete answer."""
+    way = " through the proxy" if call.server.proxy else ""
+    start = f"no complete answer{way} from {_shorten(url)}: "
+    if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before 3.10
+        return TransportTimeout(call.hide(f"{start}timed out after {seconds:g} s"), url=url)
+    return TransportError(call.hide(start + _network_text(error)), url=url)
+
+
+def _network_text(error: Exception) -> str:
+    """Say in words what went wrong on the network."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = getattr(error, "verify_message", error)
+        remedy = "pass an ssl_context or, for the environment's server, set BACALHAU_API_TLS_CAFILE"
+        return f"its certificate is not trusted ({why}); to trust it, {remedy}"
+    if isinstance(error, http.client.IncompleteRead):
+        return _CUT_SHORT
+    if isinstance(error, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
+        return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", error.strerror or str(error))
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}"
+
+
+def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
+    """Decode the body of a 200."""
+    version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
+    try:
+        return _decode(answer.body, version, call.request.job_id)
+    except _DECODING_ERRORS as error:
+        raise DecodeError(
+            call.hide(f"the answer from {_shorten(answer.url)} is not a job's state: {error}"),
+            path=call.hide(getattr(error, "path", "")),
+            status_code=200,
+            body=call.hide(answer.text)[:_MAX_BODY],
+            url=answer.url,
+        ) from call.as_cause(error)
+
+
+def _lists_executions(response: StateResponse) -> bool:
+    """Tell whether an answer has a list of executions; the newer API's has none before v1.2.2."""
+    sent = {_folded(name) for name, item in response.raw.items() if item is not None}
+    return "state" in sent or "executions" in sent
+
+
+def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
+    """Tell whether the server refuses because it does not have the route."""
+    if answer.status in (404, 405):
+        return not _is_from_job_store(answer)
+    if answer.status in (403, 500) and route == _REQUESTER:
+        # A server with users (v1.7+) wants a capability for every route that it does not have.
+        return "capability" in answer.text and not _is_unknown_job(answer)
+    return answer.status == 410
+
+
+def _is_from_job_store(answer: _Answer) -> bool:
+    """Tell whether a refusal is about the job. Since v1.5.0 its body names who refuses."""
+    return re.search(r'"Component"\s*:\s*"JobStore"', answer.text) is not None
+
+
+def _is_unknown_job(answer: _Answer) -> bool:
+    """Tell whether the server says that it does not know the job."""
+    if answer.status == 500:  # up to v1.4.0
+        return re.search("(?i)job not found|no job found", answer.text) is not None
+    return answer.status == 404 and _is_from_job_store(answer)
+
+
+def _refusal(call: _Call, answer: _Answer) -> SDKError:
+    """Make the error for a status other than 200."""
+    kinds = {400: BadRequest, 500: InternalServerError}
+    kind = JobNotFound if _is_unknown_job(answer) else kinds.get(answer.status, SDKError)
+    seconds = answer.headers.get("Retry-After", "").strip()
+    return kind(
+        call.hide(f"HTTP {answer.status} from {_shorten(answer.url)}: {_refusal_text(answer)}"),
+        status_code=answer.status,
+        body=call.hide(answer.text)[:_MAX_BODY],
+        url=answer.url,
+        retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
+    )
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
@@ -1354,163 +1475,24 @@ _REFUSAL = {
     "Details": _member("details", dict, convert=_dict_reader(_DETAILS)),
 }
 _read_refusal = _dict_reader(_REFUSAL)
-_JOB_STORE = r'"Component"\s*:\s*"JobStore"'  # who says 404 about a job, not about a route
-_UNKNOWN_JOB = {500: "(?i)job not found|no job found", 404: _JOB_STORE}  # 404 since v1.5.0
 
 
-@dataclasses.dataclass
-class _Answer:
-    """The answer to a question on one route. The body of a refusal may be incomplete."""
-
-    call: _Call
-    route: tuple[str, str]
-    url: str
-    head: http.client.HTTPResponse
-    body: bytearray
-
-    @property
-    def status(self) -> int:
-        return self.head.status
-
-    @property
-    def text(self) -> str:
-        return self.body[:_MAX_REFUSAL].decode("utf-8", "replace")
-
-    def response(self) -> StateResponse:
-        """Decode the body of a 200."""
-        version = self.head.headers.get("X-Bacalhau-Git-Version", "").strip()
-        try:
-            return _decode(self.body, version, self.call.request.job_id)
-        except _DECODING_ERRORS as error:
-            hide = self.call.hide
-            raise DecodeError(
-                hide(f"the answer from {_shorten(self.url)} is not a job's state: {error}"),
-                path=hide(getattr(error, "path", "")),
-                status_code=200,
-                body=hide(self.text)[:_MAX_BODY],
-                url=self.url,
-            ) from self.call.as_cause(error)
-
-    def is_unknown_job(self) -> bool:
-        """Tell whether the server says that it does not know the job."""
-        pattern = _UNKNOWN_JOB.get(self.status)
-        return pattern is not None and re.search(pattern, self.text) is not None
-
-    def is_missing_route(self) -> bool:
-        """Tell whether the server refuses because it does not have the route."""
-        if self.status == 410:
-            return True
-        if self.status in (404, 405):
-            return not re.search(_JOB_STORE, self.text)
-        # A server with users (v1.7+) wants a capability for every route that it does not have.
-        lacks_capability = self.status in (403, 500) and "capability" in self.text
-        return self.route == _REQUESTER and lacks_capability and not self.is_unknown_job()
-
-    def refusal(self) -> SDKError:
-        """Make the error for a status other than 200."""
-        kind = {400: BadRequest, 500: InternalServerError}.get(self.status, SDKError)
-        if self.is_unknown_job():
-            kind = JobNotFound
-        seconds = self.head.headers.get("Retry-After", "").strip()
-        return kind(
-            self.call.hide(f"HTTP {self.status} from {_shorten(self.url)}: {self.words()}"),
-            status_code=self.status,
-            body=self.call.hide(self.text)[:_MAX_BODY],
-            url=self.url,
-            retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
-        )
-
-    def words(self) -> str:
-        """Say what the server says, or at least what its status means."""
-        location = self.head.headers.get("Location")
-        if 300 <= self.status < 400 and location:
-            return f"a redirect to {location}, which is not followed"
-        said = {}
-        with contextlib.suppress(*_DECODING_ERRORS):  # up to v1.0.3 it is plain text
-            said = _read_refusal(json.loads(self.text))
-        message = said.get("message", "")
-        error = said.get("error", "")
-        reason = said.get("details", {}).get("reason", "")
-        if message and message in error:  # v1.0.4 says it twice
-            error = ""
-        words = ": ".join(filter(None, (message, error, reason)))
-        return words or self.text.strip() or self.head.reason or "no reason given"
-
-
-def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Answer:
-    """Put the question on one route."""
-    method, path = route
-    job_id = call.request.job_id
-    path = path.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
-    url = call.server.url + path
-    asked = {"client_id": call.request.client_id, "job_id": job_id}
-    data = json.dumps(asked).encode() if method == "POST" else b""
+def _refusal_text(answer: _Answer) -> str:
+    """Return what the server says, or at least what its status means."""
+    location = answer.headers.get("Location")
+    if 300 <= answer.status < 400 and location:
+        return f"a redirect to {location}, which is not followed"
     try:
-        head, body = call.server.exchange(method, path, call.headers, data, deadline)
-    except _NETWORK_ERRORS as error:
-        failure = _no_answer(call, url, deadline, error)
-        raise failure from call.as_cause(error)
-    return _Answer(call, route, url, head, body)
-
-
-def _no_answer(call: _Call, url: str, deadline: _Deadline, error: Exception) -> TransportError:
-    """Make the error for a question that got no complete answer."""
-    is_timeout = isinstance(error, (TimeoutError, socket.timeout))  # two classes before 3.10
-    kind = TransportTimeout if is_timeout else TransportError
-    words = f"timed out after {deadline.seconds:g} s" if is_timeout else _network_words(error)
-    way = " through the proxy" if call.server.proxy else ""
-    message = f"no complete answer{way} from {_shorten(url)}: {words}"
-    may_pass = not isinstance(error, ssl.SSLCertVerificationError)
-    return kind(call.hide(message), url=url, may_pass=may_pass)
-
-
-def _network_words(error: Exception) -> str:
-    """Say in words what went wrong on the network."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = getattr(error, "verify_message", error)
-        remedy = "pass an ssl_context or, for the environment's server, set BACALHAU_API_TLS_CAFILE"
-        return f"its certificate is not trusted ({why}); to trust it, {remedy}"
-    if isinstance(error, http.client.IncompleteRead):
-        return _CUT_SHORT
-    if isinstance(error, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
-        return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", error.strerror or str(error))
-    if isinstance(error, OSError):
-        return error.strerror or str(error) or type(error).__name__
-    return f"{type(error).__name__}: {error}"
-
-
-def _ask(call: _Call, seconds: float) -> StateResponse:
-    """Ask one route after the other until one answers, all within `seconds`.
-
-    An answer without a list of executions is kept, and returned if all later routes refuse. Then,
-    too, a refusal that may pass is raised: the next time, that route may have the list.
-    """
-    deadline = _Deadline(seconds)
-    incomplete: StateResponse | None = None
-    missing = []
-    for route in list(call.routes):
-        answer = _ask_route(call, route, deadline)
-        if answer.status == 200:
-            response = answer.response()
-            if _lists_executions(response):
-                call.prefer(route)
-                return response
-            incomplete = response
-            continue
-        refusal = answer.refusal()
-        if answer.is_missing_route():
-            missing.append(refusal)
-        elif incomplete is None or _is_transient(refusal):
-            raise refusal
-    if incomplete:
-        return incomplete
-    raise _no_route(missing) from missing[-1]
-
-
-def _lists_executions(response: StateResponse) -> bool:
-    """Tell whether an answer has a list of executions; the newer API's has none before v1.2.2."""
-    sent = {_folded(name) for name, item in response.raw.items() if item is not None}
-    return "state" in sent or "executions" in sent
+        said = _read_refusal(json.loads(answer.text))
+    except _DECODING_ERRORS:  # up to v1.0.3 it is plain text
+        said = {}
+    message = said.get("message", "")
+    error = said.get("error", "")
+    reason = said.get("details", {}).get("reason", "")
+    if message and message in error:  # v1.0.4 says it twice
+        error = ""
+    words = ": ".join(filter(None, (message, error, reason)))
+    return words or answer.text.strip() or answer.reason or "no reason given"
 
 
 def _no_route(refusals: list[SDKError]) -> SDKError:
@@ -1527,8 +1509,8 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
 
 def _is_transient(error: SDKError) -> bool:
     """Tell whether asking again can help."""
-    if isinstance(error, TransportError):
-        return error._may_pass
+    if isinstance(error, TransportError):  # its context is there even if its cause is hidden
+        return not isinstance(error.__context__, ssl.SSLCertVerificationError)
     status = error.status_code or 0
     return status in (408, 425, 429) or 502 <= status <= 599
 
