@@ -138,14 +138,7 @@ class JobNotFound(InternalServerError):
 
 
 class TransportError(SDKError, OSError):
-    """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large.
-
-    `may_pass` says whether it can help to ask again.
-    """
-
-    def __init__(self, message: str, *, may_pass: bool = True, **details: Any) -> None:
-        super().__init__(message, **details)
-        self._may_pass = may_pass
+    """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
 
 class TransportTimeout(TransportError, TimeoutError):
