@@ -912,18 +912,18 @@ class _Connection:
         if body:
             lines.append(f"Content-Length: {len(body)}")
         self.timed_socket().sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        sock: Any = self  # of a socket, HTTPResponse needs only `makefile`
+        sock: Any = self  # HTTPResponse calls only the `makefile` of its socket
         response = self._opened.enter_context(http.client.HTTPResponse(sock))
-        response.begin()  # reads the headers; not documented, so its loss is an AttributeError
+        response.begin()  # not documented; if it goes away, this is an AttributeError
         return response
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a stream of the bytes that arrive. HTTPResponse calls this."""
-        return io.BufferedReader(_ArrivingBytes(self))
+        """Return a stream of what is received. HTTPResponse calls this."""
+        return io.BufferedReader(_RawStream(self))
 
 
-class _ArrivingBytes(io.RawIOBase):
-    """The bytes that arrive on a connection. Closing this stream leaves the connection open."""
+class _RawStream(io.RawIOBase):
+    """The raw stream of what a connection receives. Closing it leaves the connection open."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -975,32 +975,33 @@ class _Answer:
         return self.body[:_MAX_REFUSAL].decode("utf-8", "replace")
 
 
+@dataclasses.dataclass
 class _Server:
     """A server, and the way to it: directly or through a proxy."""
 
-    def __init__(
-        self, address: _Address, proxy: _Proxy | None, context: ssl.SSLContext | None
-    ) -> None:
-        self.url = address.geturl()
-        self.proxy = proxy
-        self._address = address
-        self._context = context
+    address: _Address
+    proxy: _Proxy | None
+    context: ssl.SSLContext | None  # if it is None, it is made when it is first needed
+
+    @property
+    def url(self) -> str:
+        return self.address.geturl()
 
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
     ) -> _Answer:
         """Send a request and return the answer. A proxy forwards http, and tunnels https."""
         url = self.url + path
-        target = self._address.path + path
-        peer = self._address
-        headers = {"Host": self._address.netloc, **headers}  # a caller's Host replaces ours
+        target = self.address.path + path
+        peer = self.address
+        headers = {"Host": self.address.netloc, **headers}  # a caller's Host replaces ours
         if self.proxy:
             peer = self.proxy.address
-            if self._address.scheme == "http":
-                target = url
+            if self.address.scheme == "http":
+                target = url  # a proxy wants it whole (RFC 9112, 3.2.2)
                 headers.update(self.proxy.headers)
         with contextlib.closing(_Connection(peer, deadline)) as connection:
-            if self._address.scheme == "https":
+            if self.address.scheme == "https":
                 self._secure(connection)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
@@ -1013,14 +1014,13 @@ class _Server:
     def _secure(self, connection: _Connection) -> None:
         """Start TLS with the server, behind a proxy through a tunnel."""
         if self.proxy:
-            host = self._address.netloc if self._address.port else f"{self._address.netloc}:443"
+            host = self.address.netloc + ("" if self.address.port else ":443")
             response = connection.request("CONNECT", host, {"Host": host, **self.proxy.headers})
             if response.status != 200:
-                refusal = f"{response.status} {response.reason}"
-                raise OSError(f"the proxy refuses a tunnel: {refusal}")
-        if self._context is None:
-            self._context = ssl.create_default_context()  # this takes 16 ms, so do it once
-        connection.start_tls(self._context, (self._address.hostname or "").rstrip("."))
+                raise OSError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
+        if self.context is None:
+            self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
+        connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
 
 
 def _read_whole(response: http.client.HTTPResponse) -> bytearray:
@@ -1047,7 +1047,7 @@ def _check_codings(response: http.client.HTTPResponse) -> None:
 
 
 def _least_length(response: http.client.HTTPResponse) -> int:
-    """Return how many bytes have to arrive: fewer tell that the body was cut (RFC 9112, 6.3)."""
+    """Return how many bytes a body has at least if it is not cut short (RFC 9112, 6.3)."""
     lengths = {value.strip() for value in response.headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
         raise OSError("the answer has a bad Content-Length")
@@ -1261,8 +1261,8 @@ def _environment_context() -> ssl.SSLContext | None:
 
 
 # ---------------------------------------------------------------------------------------- asking
-# `_ask` puts the question of a `_Call` to one route after the other. Each `_Answer` is a job's
-# state, a refusal, or says that the server does not have that route.
+# `_ask` puts the question of a `_Call` to one route after the other. An `_Answer` with status 200
+# holds the job's state; any other is a refusal, or says that the server does not have the route.
 
 _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
@@ -1335,24 +1335,24 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask one route after the other until one sends the executions, all within `seconds`.
 
-    An answer without them is kept, in case no later route has them. A route that refuses is passed
-    if the server does not have it or if there is such an answer, but not if asking again can help.
+    An answer without them is kept, and returned if all later routes refuse.
     """
     deadline = _Deadline(seconds)
     incomplete: StateResponse | None = None
     missing = []
-    for route in list(call.routes):
+    for route in call.routes:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
             response = _decode_answer(call, answer)
             if _lists_executions(response):
-                call.prefer(route)
+                call.prefer(route)  # which reorders what this loop goes over, so leave it
                 return response
             incomplete = response
         elif _is_missing_route(route, answer):
             missing.append(_refusal(call, answer))
         else:
             refusal = _refusal(call, answer)
+            # If asking again can help, that route may send the executions the next time.
             if incomplete is None or _is_transient(refusal):
                 raise refusal
     if incomplete:
@@ -1491,13 +1491,9 @@ def _refusal_text(answer: _Answer) -> str:
 def _no_route(refusals: list[SDKError]) -> SDKError:
     """Make the error that names every route and its status."""
     told = [f"{error.status_code} from {_shorten(error.url, 99)}" for error in refusals]
+    message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
     last = refusals[-1]
-    return SDKError(
-        f"the server has no route for a job's state: HTTP {', '.join(told)}",
-        status_code=last.status_code,
-        body=last.body,
-        url=last.url,
-    )
+    return SDKError(message, status_code=last.status_code, body=last.body, url=last.url)
 
 
 def _is_transient(error: SDKError) -> bool:
