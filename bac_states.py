@@ -49,8 +49,8 @@ import urllib.parse
 from collections.abc import Callable, Collection, Iterator, Mapping
 from urllib.request import getproxies, proxy_bypass  # the latter is not documented
 
-TYPE_CHECKING = False  # for type checkers it is true; importing typing takes 5 % of an import
-if TYPE_CHECKING:
+TYPE_CHECKING = False  # type checkers take it for True
+if TYPE_CHECKING:  # importing typing at run time would make the import of this file 5 % slower
     from typing import Any
 
     _Reader = Callable[[Any], Any]
@@ -59,11 +59,12 @@ if TYPE_CHECKING:
 else:
     Any = object
 
-__all__ = ["decode", "get", "main", "wait"]
-__all__ += ["ExecutionState", "JobState", "NodeState", "StateRequest", "StateResponse"]
-__all__ += ["RunCommandResult", "S3StorageSpec", "StorageSpec", "VerificationResult"]
-__all__ += ["BadRequest", "DecodeError", "InternalServerError", "JobNotFound", "SDKError"]
-__all__ += ["TransportError", "TransportTimeout", "WaitTimeout"]
+__all__ = [
+    "BadRequest", "DecodeError", "ExecutionState", "InternalServerError", "JobNotFound", "JobState",
+    "NodeState", "RunCommandResult", "S3StorageSpec", "SDKError", "StateRequest", "StateResponse",
+    "StorageSpec", "TransportError", "TransportTimeout", "VerificationResult", "WaitTimeout",
+    "decode", "get", "main", "wait",
+]  # fmt: skip
 __version__ = "1.1.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
@@ -1076,17 +1077,23 @@ def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) 
 
 
 # ------------------------------------------------------------------------ arguments, environment
-_TRUE = {"1", "t", "T", "TRUE", "true", "True"}  # what Go's strconv.ParseBool takes
-_FALSE = {"", "0", "f", "F", "FALSE", "false", "False"}  # "": the variable is not set
-_FRAME = {"connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
-_LABEL = "[0-9A-Za-z_-]{1,63}"
-_URL = r"(?i:https?)://(?P<host>[^/:\[]+|\[[^/]+\])(:(?P<port>[^/]+))?(/[^ ?#\\]*)?"
+
 _OUR_HEADERS = {
     "Connection": "close",
     "Accept-Encoding": "identity",
     "Content-Type": "application/json",
     "User-Agent": f"bac_states/{__version__}",
 }
+_FRAMING = "connection|content-length|expect|te|trailer|transfer-encoding|upgrade"
+_URL = r"""(?aix)
+    https?://
+    (
+        [\w-]{1,63} (\.[\w-]{1,63})* \.?  # a name or an IPv4 address
+        | \[ (?P<ipv6> [^]]+ ) \]
+    )
+    (: (?P<port> [0-9]{1,5} ))?
+    (/ [^ ?\#\\]* )?
+"""
 
 
 def _usable_request(request: str | StateRequest) -> StateRequest:
@@ -1133,7 +1140,7 @@ def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise ValueError("headers has a name that no header can have")
         if not _fits_header(value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
-        if name.lower() not in _FRAME:
+        if not re.fullmatch(_FRAMING, name.lower()):
             usable[name.title()] = value  # one spelling, so that ours replace a caller's
     return usable
 
@@ -1147,21 +1154,16 @@ def _usable_url(name: str, url: str) -> _Address:
     """Check a server's URL. The error does not repeat it, because it may hold a password."""
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
-    found = re.fullmatch(_URL, url) if url.isascii() and url.isprintable() else None
-    if not found or not _is_host(found["host"]) or not _is_port(found["port"] or "80"):
+    parts = re.fullmatch(_URL, url)
+    is_usable = (
+        parts is not None
+        and (url.isascii() and url.isprintable())
+        and (parts["port"] is None or _is_port(parts["port"]))
+        and (parts["ipv6"] is None or _is_ipv6(parts["ipv6"]))
+    )
+    if not is_usable:
         raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
     return urllib.parse.urlsplit(url.rstrip("/"))
-
-
-def _is_host(text: str) -> bool:
-    """Tell whether it is a host name, an IPv4 address, or an IPv6 address in brackets."""
-    if not text.startswith("["):
-        return re.fullmatch(rf"{_LABEL}(\.{_LABEL})*\.?", text) is not None
-    try:
-        socket.inet_pton(socket.AF_INET6, text[1:-1])
-    except OSError:
-        return False
-    return True
 
 
 def _is_port(text: str) -> bool:
@@ -1169,18 +1171,29 @@ def _is_port(text: str) -> bool:
     return re.fullmatch("[0-9]{1,5}", text) is not None and 0 < int(text) < 65536
 
 
-class _Proxy:
-    """An http:// proxy, and the header that says who its user is.
+def _is_ipv6(text: str) -> bool:
+    """Tell whether it is an IPv6 address."""
+    try:
+        socket.inet_pton(socket.AF_INET6, text)
+    except OSError:
+        return False
+    return True
 
-    Its URL is [http://][user:password@]host[:port]. Proxies that speak TLS are not supported.
+
+class _Proxy:
+    """A proxy, from its URL: [http://][user:password@]host[:port].
+
+    `headers` tell it who its user is. A proxy that speaks TLS is not supported.
     """
 
     def __init__(self, url: str) -> None:
-        scheme, _, rest = url.rpartition("://")  # "http" and "user:password@host:3128"
-        user_info, _, address = rest.rpartition("@")  # "user:password" and "host:3128"
-        if scheme.lower() not in ("", "http"):
+        if "://" not in url:
+            url = f"http://{url}"
+        scheme, rest = url.split("://", 1)
+        if scheme.lower() != "http":
             raise ValueError("a proxy has to be an http:// one")
-        self.address = _usable_url("proxy", f"http://{address}")
+        user_info, _, host_and_port = rest.rpartition("@")  # a password may contain an @, too
+        self.address = _usable_url("proxy", f"http://{host_and_port}")
         user, _, password = urllib.parse.unquote(user_info).partition(":")
         self.headers = {}
         if user and password:  # like urllib, send nothing if one is missing
@@ -1196,12 +1209,12 @@ def _basic(user: str, password: str) -> str:
 def _environment_proxy(server: _Address) -> _Proxy | None:
     """Find the proxy for a server, as urllib does; like Bacalhau's tools, use none for loopback."""
     is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", server.hostname or "")
-    if is_loopback or proxy_bypass(server.netloc):
-        return None
     proxy_url = getproxies().get(server.scheme)
+    if not proxy_url or is_loopback or proxy_bypass(server.netloc):
+        return None
     try:
-        return _Proxy(proxy_url) if proxy_url else None
-    except ValueError:  # no argument of the caller's is at fault
+        return _Proxy(proxy_url)
+    except ValueError:  # the caller's arguments are good, so let it not look like a bad one
         url = server.geturl()
         problem = "the environment names a proxy for it that is not http://host:port"
         raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url) from None
@@ -1219,9 +1232,12 @@ def _environment_server() -> _Address:
     tls = _variable("BACALHAU_API_TLS_USETLS")
     if not _is_port(port):
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
-    if tls not in _TRUE | _FALSE:
+    if tls in ("1", "t", "T", "TRUE", "true", "True"):  # as Go's strconv.ParseBool has it
+        scheme = "https"
+    elif tls in ("", "0", "f", "F", "FALSE", "false", "False"):
+        scheme = "http"
+    else:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    scheme = "https" if tls in _TRUE else "http"
     if "://" in host:  # a whole URL, with a scheme of its own
         url = host
     elif host.count(":") > 1 and not host.startswith("["):  # a bare IPv6 address
@@ -1229,7 +1245,9 @@ def _environment_server() -> _Address:
     else:
         url = f"{scheme}://{host}"
     server = _usable_url("BACALHAU_API_HOST", url)
-    return server if server.port else server._replace(netloc=f"{server.netloc}:{port}")
+    if server.port is None:
+        server = server._replace(netloc=f"{server.netloc}:{port}")
+    return server
 
 
 def _environment_credentials() -> dict[str, str]:
@@ -1239,9 +1257,10 @@ def _environment_credentials() -> dict[str, str]:
     password = _variable("BACALHAU_API_PASSWORD")
     if key and (user or password):
         raise ValueError("BACALHAU_API_KEY excludes BACALHAU_API_USERNAME and _PASSWORD")
-    if bool(user) != bool(password):
-        missing = "PASSWORD" if user else "USERNAME"
-        raise ValueError(f"BACALHAU_API_{missing} is missing: USERNAME and PASSWORD go together")
+    if user and not password:
+        raise ValueError("BACALHAU_API_PASSWORD is missing for the BACALHAU_API_USERNAME")
+    if password and not user:
+        raise ValueError("BACALHAU_API_USERNAME is missing for the BACALHAU_API_PASSWORD")
     if not _fits_header(key):
         raise ValueError("BACALHAU_API_KEY has to be one line of Latin-1")
     if key:
