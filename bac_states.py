@@ -1563,99 +1563,79 @@ def wait(
 ) -> StateResponse:
     """Ask, as `get` does, until the job has ended or, if it is a service or daemon, runs.
 
-    The first pause is 0.5 seconds; each is half as long again as the one before, up to 5 seconds,
-    or as long as Retry-After says, up to 5 minutes. A TransportError (except for an untrusted
-    certificate), 408, 425, 429 and every 5xx but 500 and 501 do not end it until `limit` seconds
-    have passed. Without a limit, ten of them in a row are tolerated. Like `timeout`, `limit` does
-    not count resolving names and decoding. Raises WaitTimeout after `limit`, and what `get` raises.
+    The pauses grow from 0.5 to 5 seconds. Retry-After makes them longer, up to 5 minutes.
+
+    It goes on if there is no complete answer (unless because of an untrusted certificate), and at
+    408, 425, 429 and 5xx other than 500 and 501; without a `limit`, until the eleventh failure in
+    a row. Raises what `get` raises, and WaitTimeout once `limit` seconds have passed. Like
+    `timeout`, `limit` does not count resolving names and decoding.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
-    return _Wait(call, limit).run()
+    if limit is not None:
+        limit = _usable_seconds("limit", limit)
+    return _wait(call, limit, say=lambda news: None)
 
 
-class _Wait:
-    """Asks about a job again and again until it has ended. The command has `say` print the news."""
-
-    def __init__(
-        self, call: _Call, limit: float | None, say: Callable[[str], None] = lambda news: None
-    ) -> None:
-        self.call = call
-        self.limit = None if limit is None else _usable_seconds("limit", limit)
-        self.end = time.monotonic() + (self.limit or float("inf"))
-        self.say = say
-        self.job_id = _shorten(call.request.job_id, 99)
-        self.last: StateResponse | None = None  # the last answer
-        self.failure: SDKError | None = None  # why the last question has no answer
-        self.failures = 0  # failures in a row
-
-    def run(self) -> StateResponse:
-        """Return the answer that says how the job ended."""
-        pause = _FIRST_PAUSE
-        while time.monotonic() < self.end:
-            response = self.ask()
-            if response and _has_ended(response.state):
-                return response
-            self.sleep(pause)
-            pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
-        raise self.ran_out() from self.failure
-
-    def sleep(self, pause: float) -> None:
-        """Sleep for a pause, or as long as the server asked, but not past the limit."""
-        if self.failure and self.failure.retry_after:
-            pause = max(pause, min(self.failure.retry_after, _LONGEST_RETRY_AFTER))
-        time.sleep(max(0, min(pause, self.end - time.monotonic())))
-
-    def ask(self) -> StateResponse | None:
-        """Ask once. Return None if that failed in a way that may pass."""
-        left = self.end - time.monotonic()
+def _wait(call: _Call, limit: float | None, say: Callable[[str], None]) -> StateResponse:
+    """Ask until the job has ended. Tell `say` each change of its state, and of the server's."""
+    end = time.monotonic() + (float("inf") if limit is None else limit)
+    pause = _FIRST_PAUSE
+    last: StateResponse | None = None
+    failure: SDKError | None = None  # why the last question has no answer
+    failures = 0  # in a row
+    while time.monotonic() < end:
+        left = end - time.monotonic()
+        rest = pause
         try:
-            response = _ask(self.call, min(self.call.timeout, left))
+            response = _ask(call, min(call.timeout, left))
         except SDKError as error:
-            if isinstance(error, TransportTimeout) and left < self.call.timeout:
-                return None  # the limit cut it short: that is no failure of the server's
-            self.on_failure(error)  # which raises what will not pass
-            return None
-        self.on_answer(response)
-        return response
-
-    def on_answer(self, response: StateResponse) -> None:
-        """Note an answer, and say what is new in it."""
-        state = response.state
-        if self.failure:
-            self.say("the server answers again")
-        if self.last is None:
-            is_news = not _has_ended(state)  # else the answer follows at once
+            if isinstance(error, TransportTimeout) and left < call.timeout:
+                break  # the limit cut this question short, so the server is not to blame
+            failures += 1
+            if not _is_transient(error) or (limit is None and failures > _MOST_FAILURES):
+                raise
+            if failures == 1:
+                say(f"no answer for now: {error}")
+            failure = error
+            rest = max(pause, min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
         else:
-            is_news = state.state != self.last.state.state
-        if is_news:
-            self.say(f"{self.job_id}: {state.state or 'no state yet'}")
-        self.last = response
-        self.failure = None
-        self.failures = 0
+            if failures:
+                say("the server answers again")
+            if _is_news(response.state, last):
+                job_id = _shorten(call.request.job_id, 99)
+                say(f"{job_id}: {response.state.state or 'no state yet'}")
+            if _has_ended(response.state):
+                return response
+            last = response
+            failure = None
+            failures = 0
+        time.sleep(max(0, min(rest, end - time.monotonic())))
+        pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+    raise _wait_timeout(call, limit, last, failure) from failure
 
-    def on_failure(self, error: SDKError) -> None:
-        """Note a failure. Raise it if asking again cannot help, or failed too often."""
-        is_first = self.failure is None
-        self.failure = error
-        self.failures += 1
-        is_hopeless = self.limit is None and self.failures > _MOST_FAILURES
-        if is_hopeless or not _is_transient(error):
-            raise error
-        if is_first:
-            self.say(f"no answer for now: {error}")
 
-    def ran_out(self) -> WaitTimeout:
-        """Make the error that says how far the job was when the limit had passed."""
-        if self.failure:
-            why = self.failure.message
-        elif self.last is None:
-            why = "no answer came"
-        else:
-            why = f"it is {self.last.state.state or 'in no state yet'}"
-            if self.last.state.status:
-                why += f": {self.last.state.status}"
-        words = f"the job {self.job_id} has not ended within {self.limit:g} s: {why}"
-        return WaitTimeout(_one_line(self.call.hide(words), _MAX_MESSAGE), response=self.last)
+def _is_news(state: JobState, last: StateResponse | None) -> bool:
+    """Tell whether a state is worth a line. One that ends the wait at once is not."""
+    if last is None:
+        return not _has_ended(state)
+    return state.state != last.state.state
+
+
+def _wait_timeout(
+    call: _Call, limit: float | None, last: StateResponse | None, failure: SDKError | None
+) -> WaitTimeout:
+    """Make the error that says how far the job was when the limit had passed."""
+    if failure:
+        why = failure.message
+    elif last is None:
+        why = "no answer came"
+    else:
+        why = f"it is {last.state.state or 'in no state yet'}"
+        if last.state.status:
+            why += f": {last.state.status}"
+    job_id = _shorten(call.request.job_id, 99)
+    words = f"the job {job_id} has not ended within {limit:g} s: {why}"
+    return WaitTimeout(_one_line(call.hide(words), _MAX_MESSAGE), response=last)
 
 
 def _runs_on(state: JobState) -> bool:
@@ -1664,6 +1644,7 @@ def _runs_on(state: JobState) -> bool:
 
 
 def _has_ended(state: JobState) -> bool:
+    """Tell whether there is nothing left to wait for."""
     return state.is_terminal or _runs_on(state)
 
 
@@ -1921,7 +1902,7 @@ def _run(options: Any) -> int:
 def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
     """Return the last answer of a wait, and the exit code."""
     try:
-        response = _Wait(call, limit, _say).run()
+        response = _wait(call, limit, _say)
     except WaitTimeout as error:
         if error.response is None:
             raise
