@@ -1686,7 +1686,7 @@ def _demo_server() -> Iterator[str]:
             answer = _DEMO_ANSWER if is_known else f"Job not found. ID: {job_id}"
             self.wfile.write(answer.encode())
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # v0.3.17 had no such route
             self.send_error(404)
 
         def log_message(self, format: str, *args: Any) -> None:
@@ -1712,38 +1712,35 @@ def _table(state: JobState, asked: str) -> str:
     if state.executions:
         lines += _rows(state.executions)
     for execution in state.executions:
-        lines += _last_words(execution)
-    return "\n".join(lines)
+        lines += _stderr_tail(execution)
+    return "\n".join(lines) + "\n"
 
 
 def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     """Lay out the executions in columns that fit their content."""
     rows = [["NODE", "SHARD", "STATE", "EXIT", "RESULT", "STATUS"]]
     rows += [list(map(_one_line, _cells(execution))) for execution in executions]
+    columns = list(zip(*rows))
     if not any(execution.shard_index for execution in executions):
-        for row in rows:  # without shards or partitions, that column says nothing
-            row.pop(1)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        del columns[1]  # every shard is 0
+    widths = [max(map(len, column)) for column in columns]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns)]
 
 
 def _cells(execution: ExecutionState) -> list[str]:
     """Return the cells of an execution's row."""
     output = execution.run_output
     code = ""
-    if output and (output.exit_code != 0 or execution.state == "Completed"):
-        code = str(output.exit_code)  # a program that still runs has 0, too
-    return [
-        execution.node_id,
-        str(execution.shard_index),
-        execution.state,
-        code,
-        _place(execution.published_results or StorageSpec()),
-        execution.status or (output.runner_error if output else ""),
-    ]
+    status = execution.status
+    if output:
+        status = status or output.runner_error
+        if output.exit_code != 0 or execution.state == "Completed":
+            code = str(output.exit_code)  # a program that still runs has 0, too
+    location = _location(execution.published_results or StorageSpec())
+    return [execution.node_id, str(execution.shard_index), execution.state, code, location, status]
 
 
-def _place(results: StorageSpec) -> str:
+def _location(results: StorageSpec) -> str:
     """Say where the results are, or at least of what kind they are."""
     if results.cid:
         return f"ipfs://{results.cid}"
@@ -1752,19 +1749,18 @@ def _place(results: StorageSpec) -> str:
     return results.url or results.storage_source
 
 
-def _last_words(execution: ExecutionState) -> list[str]:
+def _stderr_tail(execution: ExecutionState) -> list[str]:
     """Return the end of a failed program's standard error, where people look for the reason."""
     output = execution.run_output
-    if output is None or not output.stderr.strip():
-        return []
-    if not (execution._program_failed or execution.state in ("Failed", "Error")):
+    has_failed = execution._program_failed or execution.state in ("Failed", "Error")
+    if not output or not output.stderr.strip() or not has_failed:
         return []
     lines = [f"  {_one_line(line)}" for line in output.stderr.rstrip().splitlines()[-5:]]
     return [f"{_one_line(execution.node_id)}, standard error:", *lines]
 
 
-def _print_output(state: JobState) -> None:
-    """Print what the programs of completed executions wrote to standard output."""
+def _output(state: JobState) -> str:
+    """Return what the programs of completed executions wrote to standard output."""
     completed = [each for each in state.executions if each._may_be_completed]
     outputs = [each.run_output for each in completed if each.run_output]
     if not completed:
@@ -1773,31 +1769,35 @@ def _print_output(state: JobState) -> None:
         _say("the server kept no output")
     if any(output.stdout_truncated for output in outputs):
         _say("the server kept only a part of this output")
-    text = "".join(output.stdout for output in outputs)
-    if _is_tty(sys.stdout):
-        text = "\n".join(map(_escape, text.split("\n")))
-    _print(sys.stdout, text)
-
-
-def _is_tty(stream: Any) -> bool:
-    try:
-        return bool(stream.isatty())
-    except (AttributeError, ValueError):  # there is none, it is no file, or it is closed
-        return False
+    return "".join(output.stdout for output in outputs)
 
 
 def _say(message: str) -> None:
-    """Print a line on standard error. If even that fails, there is nobody to tell."""
+    """Write a line to standard error. If even that fails, there is nobody to tell."""
     with contextlib.suppress(OSError):
-        _print(sys.stderr, f"bac_states: {_one_line(message, _MAX_MESSAGE)}\n")
+        _write(sys.stderr, f"bac_states: {_one_line(message, _MAX_MESSAGE)}\n")
 
 
-def _print(stream: Any, text: str) -> None:
-    """Write text, escaping what the encoding lacks. Raise OSError if that fails."""
+def _print(text: str) -> int:
+    """Write to standard output. Return the exit code: 0 if that went well."""
+    try:
+        _write(sys.stdout, text)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:
+            return 141  # the reader went away, which Windows reports as EINVAL
+        _say(f"cannot write to standard output: {error.strerror or error}")
+        return 1
+    return 0
+
+
+def _write(stream: Any, text: str) -> None:
+    """Write text, escaping what could act on a terminal. Raise OSError if that fails."""
     if stream is None:  # it was closed when Python started
         raise OSError("it is closed")
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
+        if hasattr(stream, "isatty") and stream.isatty():
+            text = "\n".join(map(_escape, text.split("\n")))
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except ValueError as error:  # it was closed since
@@ -1830,6 +1830,7 @@ environment, for the default server and for --server:
 
 
 def _options(argv: list[str] | None) -> Any:
+    """Parse the arguments."""
     import argparse
 
     parser: Any = argparse.ArgumentParser(
@@ -1851,15 +1852,15 @@ def _options(argv: list[str] | None) -> Any:
     add("--wait-timeout", metavar="S", type=float, help="wait for S seconds at the most")
     add("--demo", action="store_true", help="ask a server of its own about an example")
     options = parser.parse_args(argv)
-    if options.job_id is None:
-        if not options.demo:
-            parser.error("a JOB_ID is missing")
+    if options.job_id is None and options.demo:
         options.job_id = _DEMO_JOB
+    if options.job_id is None:
+        parser.error("a JOB_ID is missing")
     return options
 
 
 def _check(options: Any) -> None:
-    """Check the options by the names that their user knows; `_Call` has other ones for them."""
+    """Check the options, as `_Call` does, but with their names on the command line in errors."""
     _usable_job_id("JOB_ID", options.job_id)
     _usable_seconds("--timeout", options.timeout)
     if options.wait_timeout is not None:
@@ -1868,41 +1869,40 @@ def _check(options: Any) -> None:
         _usable_url("--server", options.server)
 
 
-def _make_call(options: Any, server_url: str | None) -> _Call:
-    """Make the call for the options."""
-    headers = {}
-    context = None
-    if options.server is not None and not options.demo:
-        # Whoever names a server here has set the environment, too: it may be used there.
-        headers = _environment_credentials()
+@contextlib.contextmanager
+def _make_call(options: Any) -> Iterator[_Call]:
+    """Make the call that the options describe. The demo's server runs while it is used."""
+    if options.demo:
+        with _demo_server() as url:
+            yield _Call(options.job_id, url, options.timeout, None, None)
+    else:
+        # `get` never sends these to a server named in code. But whoever names a server on the
+        # command line has set the environment, too.
+        credentials = _environment_credentials()
         context = _environment_context()
-    return _Call(options.job_id, server_url, options.timeout, headers, context)
+        yield _Call(options.job_id, options.server, options.timeout, credentials, context)
 
 
-def _run(options: Any) -> int:
-    """Ask, print the answer, and return the exit code."""
+def _run(options: Any) -> tuple[str, int]:
+    """Ask. Return what to print, and the exit code."""
     _check(options)
-    server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
-    with server as server_url:
-        call = _make_call(options, server_url)
+    with _make_call(options) as call:
         if options.wait or options.wait_timeout is not None:
-            response, code = _wait_aloud(call, options.wait_timeout)
+            response, code = _wait_to_end(call, options.wait_timeout)
         else:
             response, code = _ask(call, call.timeout), 0
     if options.json:
         answer = {"state": response.state, "server_version": response.server_version}
-        _print(sys.stdout, json.dumps(answer, default=vars, indent=2) + "\n")
-    elif options.output:
-        _print_output(response.state)
-    else:
-        _print(sys.stdout, _table(response.state, call.request.job_id) + "\n")
-    return code
+        return json.dumps(answer, default=vars, indent=2) + "\n", code
+    if options.output:
+        return _output(response.state), code
+    return _table(response.state, call.request.job_id), code
 
 
-def _wait_aloud(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
+def _wait_to_end(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
     """Return the last answer of a wait, and the exit code."""
     try:
-        response = _wait(call, limit, _say)
+        response = _wait(call, limit, say=_say)
     except WaitTimeout as error:
         if error.response is None:
             raise
@@ -1920,18 +1920,14 @@ def main(argv: list[str] | None = None) -> int:
     """
     options = _options(argv)
     try:
-        return _run(options)
+        text, code = _run(options)
     except SDKError as error:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
         _say(str(error))
         return 2
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # EINVAL on Windows
-            return 141
-        _say(f"cannot write to standard output: {error.strerror or error}")
-        return 1
+    return _print(text) or code
 
 
 def _run_as_program() -> int:
@@ -1951,12 +1947,12 @@ def _run_as_program() -> int:
 
 
 def _flush(stream: Any) -> None:
-    """Flush a stream. Redirect one that fails to nowhere: Python will flush it again at exit."""
+    """Flush a stream. If that fails, discard what is in it, or Python would fail at exit, too."""
     if stream is None or stream.closed:
         return
     try:
         stream.flush()
-    except OSError:
+    except OSError:  # this is the way of the "Note on SIGPIPE" in the signal module's documentation
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
