@@ -1157,7 +1157,8 @@ def _usable_url(name: str, url: str) -> _Address:
     parts = re.fullmatch(_URL, url)
     is_usable = (
         parts is not None
-        and (url.isascii() and url.isprintable())
+        and url.isascii()
+        and url.isprintable()
         and (parts["port"] is None or _is_port(parts["port"]))
         and (parts["ipv6"] is None or _is_ipv6(parts["ipv6"]))
     )
@@ -1577,7 +1578,7 @@ def wait(
 
 
 def _wait(call: _Call, limit: float | None, say: Callable[[str], None]) -> StateResponse:
-    """Ask until the job has ended. Tell `say` each change of its state, and of the server's."""
+    """Ask until the job has ended. `say` is called with a line for each news."""
     end = time.monotonic() + (float("inf") if limit is None else limit)
     pause = _FIRST_PAUSE
     last: StateResponse | None = None
@@ -1693,6 +1694,7 @@ def _demo_server() -> Iterator[str]:
             pass
 
     try:
+        # http.server.HTTPServer would look up the host's name, which can take seconds.
         server = socketserver.TCPServer(("127.0.0.1", 0), Demo)
     except OSError as error:
         raise TransportError(f"the demo gets no port to listen on: {error}") from error
@@ -1705,7 +1707,7 @@ def _demo_server() -> Iterator[str]:
 
 
 def _table(state: JobState, asked: str) -> str:
-    """Return a line for the job, one for each execution, and the last words of failed programs."""
+    """Return a line for the job, a row for each execution, and what failed programs said last."""
     job = [_one_line(state.job_id or asked), _one_line(state.state)]
     job.append(_one_line(state.status, _MAX_REASON))
     lines = ["  ".join(filter(None, job))]
@@ -1791,7 +1793,10 @@ def _print(text: str) -> int:
 
 
 def _write(stream: Any, text: str) -> None:
-    """Write text, escaping what could act on a terminal. Raise OSError if that fails."""
+    """Write text, escaped where the encoding lacks it or a terminal could act on it.
+
+    Raise OSError if that fails.
+    """
     if stream is None:  # it was closed when Python started
         raise OSError("it is closed")
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -1860,7 +1865,7 @@ def _options(argv: list[str] | None) -> Any:
 
 
 def _check(options: Any) -> None:
-    """Check the options, as `_Call` does, but with their names on the command line in errors."""
+    """Check the options. `_Call` does that, too, but its errors name the arguments of `get`."""
     _usable_job_id("JOB_ID", options.job_id)
     _usable_seconds("--timeout", options.timeout)
     if options.wait_timeout is not None:
@@ -1871,20 +1876,20 @@ def _check(options: Any) -> None:
 
 @contextlib.contextmanager
 def _make_call(options: Any) -> Iterator[_Call]:
-    """Make the call that the options describe. The demo's server runs while it is used."""
+    """Make the call that the options describe. The demo's server runs until the block ends."""
     if options.demo:
         with _demo_server() as url:
             yield _Call(options.job_id, url, options.timeout, None, None)
     else:
-        # `get` never sends these to a server named in code. But whoever names a server on the
-        # command line has set the environment, too.
+        # Unlike a server that is named in code, one that is named here gets the environment's
+        # credentials: both come from the same person.
         credentials = _environment_credentials()
         context = _environment_context()
         yield _Call(options.job_id, options.server, options.timeout, credentials, context)
 
 
 def _run(options: Any) -> tuple[str, int]:
-    """Ask. Return what to print, and the exit code."""
+    """Do what the options say. Return what to print, and the exit code."""
     _check(options)
     with _make_call(options) as call:
         if options.wait or options.wait_timeout is not None:
@@ -1952,7 +1957,7 @@ def _flush(stream: Any) -> None:
         return
     try:
         stream.flush()
-    except OSError:  # this is the way of the "Note on SIGPIPE" in the signal module's documentation
+    except OSError:  # do as the "Note on SIGPIPE" in the signal module's documentation
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
