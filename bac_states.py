@@ -78,6 +78,9 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
+# The newer API sends numbers: Completed is 7 up to v1.5.1, and 9 since. Both mean something else in
+# the other releases, so they stay numbers where the release is unknown.
+_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -268,11 +271,8 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
-        """Whether it is Completed, or 7 or 9, which mean that in some releases.
-
-        They stay numbers where the release is unknown: in others, 9 is Cancelled, 7 Publishing.
-        """
-        return self.state in ("Completed", "7", "9")
+        """Whether it is Completed, or a number that means Completed in some release."""
+        return self.state in _MAYBE_COMPLETED
 
 
 @dataclasses.dataclass(frozen=True)
