@@ -337,8 +337,8 @@ class StateResponse:
 
 
 # -------------------------------------------------------------------------------------- decoding
-# 1. A small reader of JSON objects. 2. Tables of the wire: the members of each object.
-# 3. For each era of the service, a function that makes the models. 4. `decode`.
+# 1. Readers of JSON objects, arrays and maps. 2. The operation's own document, of each release.
+# 3. The newer API. 4. `decode`.
 
 _DECODING_ERRORS = (ValueError, RecursionError)
 
@@ -367,9 +367,8 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
     return _Mismatch(f"expected {names}, got {type(value).__name__}")
 
 
-# A table describes a JSON object: it maps the names of the members that we read to what `_member`
-# says about each of them. A reader is a function that turns a JSON value into ours, or raises
-# _Mismatch.
+# A reader is a function that turns a JSON value into ours, or raises _Mismatch. A table describes
+# a JSON object: it maps the name of each member that we read to its description.
 
 
 def _member(field: str, *types: type, convert: _Reader | None = None) -> _Member:
@@ -377,58 +376,57 @@ def _member(field: str, *types: type, convert: _Reader | None = None) -> _Member
     return field, types, convert
 
 
-class _Members(dict):  # type: ignore[type-arg]  # Python 3.8 has no dict[...]
-    """A table's members by name, in every spelling: NodeID, NodeId and node_id are one.
-
-    Go ignores case, and v0.2.x wrote underscores. A spelling is folded when it is first met.
-    """
-
-    def __missing__(self, name: str) -> _Member | None:
-        member: _Member | None = self.get(_folded(name))  # None if nobody reads it
-        if len(self) < 500 and len(str(name)) < 100:  # 50 KB, whatever names a server makes up
-            self[name] = member
-        return member
+def _fields(kind: type, *names: str) -> dict[str, _Member]:
+    """Describe members of one JSON type that fill the fields of the same names as they are."""
+    return {name: _member(name, kind) for name in names}
 
 
 def _folded(name: str) -> str:
+    """Fold a member's name: Go ignores case, and v0.2.x wrote underscores."""
     return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
-def _dict_reader(table: Mapping[str, _Member]) -> _Reader:
-    """Make a reader of an object into a dict of its known members, by the names of our fields.
+def _find(name: str, members: dict[str, _Member | None]) -> _Member | None:
+    """Return the member with that name, None if nobody reads it; add the spelling to `members`.
 
-    If a member comes in several spellings, the last one counts.
+    The next time it needs no folding: an answer has the same few spellings thousands of times.
     """
-    members = _Members((_folded(name), member) for name, member in table.items())
+    member = members.get(_folded(name))
+    if len(members) < 500 and len(str(name)) < 100:  # 50 KB, whatever names a server makes up
+        members[name] = member
+    return member
 
-    def read(value: Any) -> dict[str, Any]:
+
+def _object_reader(
+    table: Mapping[str, _Member], model: Callable[..., Any] | None = None
+) -> _Reader:
+    """Make a reader of an object into a model; without one, into a dict by our fields' names.
+
+    A member that is unknown or null is left out. If it comes in several spellings, the last counts.
+    """
+    members: dict[str, _Member | None] = {_folded(name): table[name] for name in table}
+
+    def read(value: Any) -> Any:
         if value is None:  # only in arrays and maps; as in Go, it counts as an empty object
-            return {}
+            value = {}
         if type(value) is not dict:
             raise _expected((dict,), value)
         found = {}
-        name = ""  # of the member at hand, for the path of an error
-        try:
-            for name, item in value.items():
-                member = members[name]
-                if member is None or item is None:  # as in Go, a null member counts as absent
-                    continue
-                field, types, convert = member
+        for name, item in value.items():
+            member = members[name] if name in members else _find(name, members)
+            if member is None or item is None:
+                continue
+            field, types, convert = member
+            try:
                 if type(item) not in types:  # isinstance would take true for an integer
                     raise _expected(types, item)
                 found[field] = convert(item) if convert else item
-        except _Mismatch as error:
-            error.keys.insert(0, name)
-            raise
-        return found
+            except _Mismatch as error:
+                error.keys.insert(0, name)
+                raise
+        return model(**found) if model else found
 
     return read
-
-
-def _model_reader(model: Callable[..., Any], table: Mapping[str, _Member]) -> _Reader:
-    """Make a reader of an object into one of our models."""
-    read = _dict_reader(table)
-    return lambda value: model(**read(value))
 
 
 def _array_reader(read: _Reader) -> _Reader:
@@ -466,18 +464,11 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
         raise
 
 
-def _plain(model: type) -> dict[str, _Member]:
-    """Describe each text, integer and flag of a model as a member of the same name.
-
-    `exit_code: int = 0` gives `"exit_code": _member("exit_code", int)`. A table adds what else the
-    model has, and can replace an entry by one of the same name.
-    """
-    members = {}
-    for field in dataclasses.fields(model):
-        kind = type(field.default)  # the default of each such field tells its type
-        if kind in (str, int, bool):
-            members[field.name] = _member(field.name, kind)
-    return members
+def _to_text(text: Any) -> str:
+    """Read a value of a map of text. As in Go, null is "" there."""
+    if text is not None and type(text) is not str:
+        raise _expected((str,), text)
+    return text or ""
 
 
 def _to_time(text: str) -> str:
@@ -502,14 +493,11 @@ def _to_utc(nanoseconds: int) -> str:
 
 def _to_status(text: str) -> str:
     """Drop the ". " that v1.0.4 to v1.4.0 write between two messages even if one is empty."""
-    return re.sub(r"\A\. |\. \Z", "", text)  # ". b" becomes "b", and "a. " becomes "a"
-
-
-def _to_text(text: Any) -> str:
-    """Read a value of a map of text. As in Go, null is "" there."""
-    if text is not None and type(text) is not str:
-        raise _expected((str,), text)
-    return text or ""
+    if text.startswith(". "):
+        return text[2:]
+    if text.endswith(". "):
+        return text[:-2]
+    return text
 
 
 def _numbered(*words: str) -> dict[int, str]:
@@ -537,25 +525,30 @@ def _to_desired_state(state: int | str) -> str:
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _model_reader(VerificationResult, _plain(VerificationResult))
+_read_verification = _object_reader(_fields(bool, "complete", "result"), VerificationResult)
 _S3 = {
-    **_plain(S3StorageSpec),
+    **_fields(str, "bucket", "key", "checksum", "version_id", "endpoint", "region"),
     "checksum_sha256": _member("checksum", str),  # the newer API's name
 }
-_read_s3 = _model_reader(S3StorageSpec, _S3)
+_read_s3 = _object_reader(_S3, S3StorageSpec)
 _STORAGE = {
-    **_plain(StorageSpec),
+    **_fields(str, "storage_source", "name", "cid", "url", "path", "source_path", "repo"),
+    **_fields(bool, "read_write"),
     "s3": _member("s3", dict, convert=_read_s3),
     "metadata": _member("metadata", dict, convert=_map_reader(_to_text)),
 }
-_read_storage = _model_reader(StorageSpec, _STORAGE)
+_read_storage = _object_reader(_STORAGE, StorageSpec)
 _OUTPUT = {
-    **_plain(RunCommandResult),
+    **_fields(str, "stdout", "stderr", "runner_error"),
+    **_fields(bool, "stdout_truncated", "stderr_truncated"),
+    **_fields(int, "exit_code"),
     "error_msg": _member("runner_error", str),  # the newer API's name, v1.1.1+
 }
-_read_output = _model_reader(RunCommandResult, _OUTPUT)
+_read_output = _object_reader(_OUTPUT, RunCommandResult)
 _EXECUTION = {
-    **_plain(ExecutionState),
+    **_fields(str, "node_id", "job_id", "compute_reference", "state", "verification_proposal"),
+    **_fields(int, "shard_index", "version"),
+    **_fields(bool, "accepted_ask_for_bid"),
     "execution_id": _member("compute_reference", str),  # v0.3.17 to v0.3.19
     "status": _member("status", str, convert=_to_status),
     "desired_state": _member("desired_state", int, str, convert=_to_desired_state),
@@ -565,9 +558,9 @@ _EXECUTION = {
     "create_time": _member("create_time", str, convert=_to_time),
     "update_time": _member("update_time", str, convert=_to_time),
 }
-_read_executions = _array_reader(_model_reader(ExecutionState, _EXECUTION))
+_read_executions = _array_reader(_object_reader(_EXECUTION, ExecutionState))
 _SHARD = {"executions": _member("executions", list, convert=_read_executions)}
-_read_shard = _dict_reader(_SHARD)
+_read_shard = _object_reader(_SHARD)
 
 
 def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
@@ -579,7 +572,8 @@ def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
     return tuple(executions)
 
 
-# Up to v0.2.7 the state of a shard is a number, and v0.2.6 changed what the numbers mean.
+# Up to v0.2.7 the state of a shard is a number, and v0.2.6 changed what the numbers mean. Only
+# servers up to v0.2.5 write an index of 0 ("ShardIndex": 0), and nearly every job has a shard 0.
 _SHARD_WORDS_TO_V0_2_5 = _numbered(
     "", "Bidding", "Cancelled", "Waiting", "Running", "Error", "Verifying", "Completed"
 )
@@ -587,60 +581,69 @@ _SHARD_WORDS = _numbered(
     "", "Bidding", "Waiting", "Running", "Verifying", "Cancelled", "Error", "Completed"
 )
 _NODE_SHARD = {**_EXECUTION, "state": _member("state", int, str)}
-_NODE = {"shards": _member("shards", dict, convert=_map_reader(_dict_reader(_NODE_SHARD)))}
-_read_node_map = _map_reader(_dict_reader(_NODE))
+_NODE = {"shards": _member("shards", dict, convert=_map_reader(_object_reader(_NODE_SHARD)))}
+_read_node_map = _map_reader(_object_reader(_NODE))
 
 
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
-    """Read an execution of each shard of every node (up to v0.3.19).
-
-    The shards stay dicts until all are read: only together do they tell what their numbers mean.
-    """
+    """Read the execution of each shard of every node (up to v0.3.19)."""
+    words = _SHARD_WORDS
     shards = []
     for node_id, node in _read_node_map(nodes).items():
         for key, shard in node.get("shards", {}).items():
             if not re.fullmatch("[0-9]{1,9}", str(key)):
                 raise _Mismatch("expected a shard's index as its key")
-            shards.append((node_id, int(key), shard))
+            if shard.get("shard_index") == 0:
+                words = _SHARD_WORDS_TO_V0_2_5  # for all shards of the answer
+            shard["node_id"] = shard.get("node_id") or node_id
+            shard["shard_index"] = shard.get("shard_index") or int(key)
+            shards.append(shard)
     _check_size(shards)
-    words = _shard_words([shard for _, _, shard in shards])
-    return tuple(_from_shard(node_id, index, shard, words) for node_id, index, shard in shards)
+    for shard in shards:
+        shard["state"] = _to_word(shard.get("state", ""), words)
+    return tuple(ExecutionState(**shard) for shard in shards)
 
 
-def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
-    """Return the words for the numbers in the shards of an answer."""
-    # An index of 0 is written up to v0.2.5 ("ShardIndex": 0), and left out since v0.2.6. Nearly
-    # every job has a shard 0; without one, the numbers are taken for the later ones.
-    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
-
-
-def _from_shard(
-    node_id: str, index: int, shard: dict[str, Any], words: Mapping[int, str]
-) -> ExecutionState:
-    """Make an execution. What the shard leaves out is told by the keys that it stands under."""
-    own = {
-        "node_id": shard.get("node_id") or node_id,
-        "shard_index": shard.get("shard_index") or index,
-        "state": _to_word(shard.get("state", ""), words),
-    }
-    return ExecutionState(**{**shard, **own})
+def _job_state(shards: tuple[ExecutionState, ...]) -> str:
+    """Derive a job's state from its shards."""
+    states = {shard.state for shard in shards}
+    # A shard in any other state is at work: Waiting, Running, Verifying, or a word not known here.
+    if not states <= {"", "Bidding", "Cancelled", "Error", "Completed"}:
+        return "InProgress"
+    if "Error" in states:
+        return "Error"
+    if "Completed" in states:
+        return "Completed"
+    # Cancelled ends a node's bid, not the job. A node whose bid lost may stay Bidding for ever.
+    return "InProgress" if "Bidding" in states else "New"
 
 
 _STATE = {
-    "job_id": _member("job_id", str),
-    "state": _member("state", str),
-    "status": _member("status", str),
-    "version": _member("version", int),
-    "nodes": _member("executions", dict, convert=_read_nodes),  # up to v0.3.19
+    **_fields(str, "job_id", "state", "status"),
+    **_fields(int, "version"),
+    "nodes": _member("nodes", dict, convert=_read_nodes),  # up to v0.3.19
     "shards": _member("executions", dict, convert=_read_shards),  # v0.3.20 to v0.3.23
     "executions": _member("executions", list, convert=_read_executions),  # v0.3.24+
     "create_time": _member("create_time", str, convert=_to_time),
     "update_time": _member("update_time", str, convert=_to_time),
     "timeout_at": _member("timeout_at", str, convert=_to_time),
 }
-_STATE_NAMES = set(map(_folded, _STATE))
-_read_state = _model_reader(JobState, _STATE)
+_read_state_members = _object_reader(_STATE)
+
+
+def _read_state(value: dict[str, Any]) -> JobState:
+    """Read the state of a job."""
+    if all(item is None for item in value.values()):  # no node has the job yet
+        return JobState(state="New")
+    state = _read_state_members(value)
+    if not state:  # without this check, a Job printed alone would pass for a job without a state
+        raise _Mismatch("nothing in it belongs to a job's state")
+    if "nodes" in state:
+        state["executions"] = state.pop("nodes")
+        # Servers that list nodes send no state of the job.
+        state["state"] = state.get("state") or _job_state(state["executions"])
+    return JobState(**state)
+
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
 #
@@ -650,16 +653,16 @@ _read_state = _model_reader(JobState, _STATE)
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_RESULT = {"Type": _member("source", str), "Params": _member("params", dict)}
-_read_result_type = _dict_reader(_RESULT)
+_RESULT = {"Type": _member("type", str), "Params": _member("params", dict)}
+_read_type_and_params = _object_reader(_RESULT)
 
 
 def _read_result(value: dict[str, Any]) -> StorageSpec:
-    """Read where the results are. Their Type says how to read the Params."""
-    result = _read_result_type(value)
-    source = result.get("source", "")
-    params = result.get("params", {})  # as the server sent them
-    if not source:  # without a Type, nothing says how to read the Params
+    """Read where the results are: first their Type, which says how to read the Params."""
+    result = _read_type_and_params(value)
+    source = result.get("type", "")
+    params = result.get("params", {})  # not read yet
+    if not source:
         return StorageSpec()
     if source.lower() == "s3":
         return StorageSpec(source, s3=_read_at("Params", _read_s3, params))
@@ -679,8 +682,8 @@ _NEWER_EXECUTION = {
     "JobID": _member("job_id", str),
     "NodeID": _member("node_id", str),
     "PartitionIndex": _member("shard_index", int),  # v1.6.1+
-    "ComputeState": _member("compute", dict, convert=_dict_reader(_NUMBERED_STATE)),
-    "DesiredState": _member("desired", dict, convert=_dict_reader(_NUMBERED_STATE)),
+    "ComputeState": _member("compute", dict, convert=_object_reader(_NUMBERED_STATE)),
+    "DesiredState": _member("desired", dict, convert=_object_reader(_NUMBERED_STATE)),
     "PublishedResult": _member("published_results", dict, convert=_read_result),
     "RunOutput": _member("run_output", dict, convert=_read_output),
     **_NEWER_RECORD,
@@ -689,52 +692,17 @@ _NEWER_JOB = {
     "ID": _member("job_id", str),
     "Name": _member("name", str),
     "Type": _member("job_type", str),
-    "State": _member("state", dict, convert=_dict_reader(_NAMED_STATE)),
+    "State": _member("state", dict, convert=_object_reader(_NAMED_STATE)),
     **_NEWER_RECORD,
 }
-_read_newer_executions = _array_reader(_dict_reader(_NEWER_EXECUTION))
+_read_newer_executions = _array_reader(_object_reader(_NEWER_EXECUTION))
 _LISTING = {
     "Items": _member("items", list, convert=_read_newer_executions),  # v1.4.0+
     "Executions": _member("items", list, convert=_read_newer_executions),  # v1.2.2 to v1.3.2
 }
-_ANSWER = {
-    "state": _member("state", dict),
-    "Job": _member("job", dict, convert=_dict_reader(_NEWER_JOB)),
-    "Executions": _member("executions", dict, convert=_dict_reader(_LISTING)),
-}
-_read_answer = _dict_reader(_ANSWER)
 
-
-def _from_state(value: dict[str, Any]) -> JobState:
-    """Make the models from the operation's own document."""
-    sent = {_folded(name) for name, item in value.items() if item is not None}
-    if not sent:  # no node has the job yet
-        return JobState(state="New")
-    if not sent & _STATE_NAMES:
-        # Without this check, a Job printed alone would pass for a job without a state.
-        raise _Mismatch("nothing in it belongs to a job's state")
-    job: JobState = _read_state(value)
-    if "nodes" in sent and not job.state:  # servers that list nodes send no state of the job
-        return dataclasses.replace(job, state=_job_state(job.executions))
-    return job
-
-
-def _job_state(shards: tuple[ExecutionState, ...]) -> str:
-    """Derive a job's state from its shards."""
-    states = {shard.state for shard in shards}
-    at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if at_work:  # Waiting, Running, Verifying, or a word that we do not know
-        return "InProgress"
-    if "Error" in states:
-        return "Error"
-    if "Completed" in states:
-        return "Completed"
-    # Cancelled ends a node's bid, not the job. A node whose bid lost may stay Bidding for ever.
-    return "InProgress" if "Bidding" in states else "New"
-
-
-# The newer API's states are translated as Bacalhau's own converter did while it had both APIs
-# (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 changed the numbers from 6 on.
+# Its states become the operation's own words, as Bacalhau's converter did it while there were both
+# APIs (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 changed the numbers from 6 on.
 
 _JOB_WORDS = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
 _EARLY_WORDS = ["Undefined", "New", "AskForBid", "AskForBidAccepted"]
@@ -749,17 +717,18 @@ _EXECUTION_WORDS = _numbered(
 _UNAMBIGUOUS_WORDS = {**_numbered(*_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 
 
-def _execution_words(server_version: str) -> dict[int, str]:
+def _execution_words(server_version: str) -> Mapping[int, str]:
     """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
-    version = re.fullmatch(r"v(\d{1,9})\.(\d{1,9})\.(\d{1,9})([-+].+)?", server_version, re.ASCII)
+    version = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
     if version is None:
         return _UNAMBIGUOUS_WORDS
-    release = tuple(map(int, version.groups()[:3]))
-    is_without_version = release == (0, 0, 0)  # so a development build calls itself
-    is_between = release == (1, 5, 1) and version[4]  # such as v1.5.1-36-g0a1b2c3
-    if is_without_version or is_between:
+    *numbers, suffix = version.groups()
+    release = tuple(map(int, numbers))
+    if release == (0, 0, 0):  # a build without a version calls itself v0.0.0-xxxxxxx
         return _UNAMBIGUOUS_WORDS
-    return _EXECUTION_WORDS_TO_V1_5_1 if release < (1, 5, 2) else _EXECUTION_WORDS
+    if release == (1, 5, 1) and suffix:  # v1.5.1-36-g0a1b2c3 is on the way to v1.5.2
+        return _UNAMBIGUOUS_WORDS
+    return _EXECUTION_WORDS if release >= (1, 5, 2) else _EXECUTION_WORDS_TO_V1_5_1
 
 
 def _from_newer_job(
@@ -780,41 +749,50 @@ def _from_newer_job(
     )
 
 
-def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
+def _from_newer_execution(members: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
     """Make an execution: its two states become words, and their messages its status."""
-    compute = execution.pop("compute", {})
-    desired = execution.pop("desired", {})
-    messages = [compute.get("message", ""), desired.get("message", "")]
+    compute = members.pop("compute", {})
+    desired = members.pop("desired", {})
+    # What is left in `members` has the names of the fields already.
     return ExecutionState(
         state=_to_word(compute.get("type", ""), words),
         desired_state=_to_desired_state(desired.get("type", "")),
-        status=". ".join(dict.fromkeys(filter(None, messages))),  # equal ones only once
-        **execution,  # the rest, by the names of the fields
+        status=_join(compute.get("message", ""), desired.get("message", "")),
+        **members,
     )
 
 
-def _from_answer(document: Any, server_version: str, asked: str) -> JobState:
-    """Make the models from an answer of either API about the job `asked` for."""
-    answer = _read_answer(document)
+def _join(first: str, second: str) -> str:
+    """Join two messages. An empty one is left out, and two equal ones are said once."""
+    if first and second and first != second:
+        return f"{first}. {second}"
+    return first or second
+
+
+_ANSWER = {
+    "state": _member("state", dict, convert=_read_state),
+    "Job": _member("job", dict, convert=_object_reader(_NEWER_JOB)),
+    "Executions": _member("executions", dict, convert=_object_reader(_LISTING)),
+}
+_read_answer = _object_reader(_ANSWER)
+
+
+def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
+    """Decode an answer about a job that was asked for by its id, how that begins, or its name."""
+    parsed = _parse(document)
+    answer = _read_answer(parsed)
     job = answer.get("job", {})
     if "state" in answer:
-        state: JobState = _read_at("state", _from_state, answer["state"])
+        state: JobState = answer["state"]
     elif job.get("job_id"):
         executions = answer.get("executions", {}).get("items", ())
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    if not _is_about(asked, state.job_id, job.get("name", "")):
+    is_asked = state.job_id.startswith(asked) or job.get("name") == asked
+    if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
-    return state
-
-
-def _is_about(asked: str, job_id: str, name: str) -> bool:
-    """Tell whether a job was asked for by its id, by the beginning of that, or by its name.
-
-    "" asks for any job. An answer without a job's id, as up to v0.3.19, is accepted.
-    """
-    return not job_id or job_id.startswith(asked) or name == asked
+    return StateResponse(state, server_version, parsed)
 
 
 def _parse(document: object) -> Any:
@@ -828,12 +806,6 @@ def _parse(document: object) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
-    """Decode an answer about the job `asked` for."""
-    parsed = _parse(document)
-    return StateResponse(_from_answer(parsed, server_version, asked), server_version, parsed)
 
 
 def decode(document: object, *, server_version: str = "") -> StateResponse:
@@ -1485,9 +1457,9 @@ _DETAILS = {"Reason": _member("reason", str)}
 _REFUSAL = {
     "Message": _member("message", str),
     "Error": _member("error", str),
-    "Details": _member("details", dict, convert=_dict_reader(_DETAILS)),
+    "Details": _member("details", dict, convert=_object_reader(_DETAILS)),
 }
-_read_refusal = _dict_reader(_REFUSAL)
+_read_refusal = _object_reader(_REFUSAL)
 
 
 def _refusal_text(answer: _Answer) -> str:
