@@ -386,10 +386,10 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
-def _find(name: str, members: dict[str, _Member | None]) -> _Member | None:
-    """Return the member with that name, None if nobody reads it; add the spelling to `members`.
+def _find(members: dict[str, _Member | None], name: str) -> _Member | None:
+    """Return the member that has this name in another spelling, or None if nobody reads it.
 
-    The next time it needs no folding: an answer has the same few spellings thousands of times.
+    Add the spelling to `members`: an answer has the same few spellings thousands of times.
     """
     member = members.get(_folded(name))
     if len(members) < 500 and len(str(name)) < 100:  # 50 KB, whatever names a server makes up
@@ -413,7 +413,7 @@ def _object_reader(
             raise _expected((dict,), value)
         found = {}
         for name, item in value.items():
-            member = members[name] if name in members else _find(name, members)
+            member = members[name] if name in members else _find(members, name)
             if member is None or item is None:
                 continue
             field, types, convert = member
@@ -607,8 +607,8 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     """Derive a job's state from its shards."""
     states = {shard.state for shard in shards}
-    # A shard in any other state is at work: Waiting, Running, Verifying, or a word not known here.
-    if not states <= {"", "Bidding", "Cancelled", "Error", "Completed"}:
+    at_rest = {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if any(state not in at_rest for state in states):  # Waiting, Running, Verifying, or unknown
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -632,16 +632,16 @@ _read_state_members = _object_reader(_STATE)
 
 
 def _read_state(value: dict[str, Any]) -> JobState:
-    """Read the state of a job."""
+    """Read the state of a job as the operation's own document has it, in every release."""
     if all(item is None for item in value.values()):  # no node has the job yet
         return JobState(state="New")
     state = _read_state_members(value)
     if not state:  # without this check, a Job printed alone would pass for a job without a state
         raise _Mismatch("nothing in it belongs to a job's state")
-    if "nodes" in state:
-        state["executions"] = state.pop("nodes")
-        # Servers that list nodes send no state of the job.
-        state["state"] = state.get("state") or _job_state(state["executions"])
+    if "nodes" in state:  # servers that list nodes send no state of the job
+        executions = state.pop("nodes")
+        state["executions"] = executions
+        state["state"] = state.get("state") or _job_state(executions)
     return JobState(**state)
 
 
@@ -778,7 +778,10 @@ _read_answer = _object_reader(_ANSWER)
 
 
 def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
-    """Decode an answer about a job that was asked for by its id, how that begins, or its name."""
+    """Decode an answer about the job `asked` for, by its id, how that begins, or its name.
+
+    "" asks for any job.
+    """
     parsed = _parse(document)
     answer = _read_answer(parsed)
     job = answer.get("job", {})
