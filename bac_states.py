@@ -234,7 +234,8 @@ class ExecutionState:
     """One attempt at the job on one node, or at one shard or partition of it.
 
     `state` is an open word: Bidding, Waiting, Running, Verifying, Error, Cancelled, Completed up
-    to v0.3.19; since then New, AskForBid, BidAccepted, Completed, Failed and others.
+    to v0.3.19; since then New, AskForBid, BidAccepted, Completed, Failed and others. It is a number
+    in digits if no word for that is known, and then neither terminal nor a success.
     `verification_proposal` is base64. `shard_index` is the partition's index from v1.6.1 on.
     """
 
@@ -587,21 +588,24 @@ _read_node_map = _map_reader(_object_reader(_NODE))
 
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     """Read the execution of each shard of every node (up to v0.3.19)."""
-    words = _SHARD_WORDS
     shards = []
     for node_id, node in _read_node_map(nodes).items():
         for key, shard in node.get("shards", {}).items():
             if not re.fullmatch("[0-9]{1,9}", str(key)):
                 raise _Mismatch("expected a shard's index as its key")
-            if shard.get("shard_index") == 0:
-                words = _SHARD_WORDS_TO_V0_2_5  # for all shards of the answer
-            shard["node_id"] = shard.get("node_id") or node_id
-            shard["shard_index"] = shard.get("shard_index") or int(key)
-            shards.append(shard)
+            shards.append((node_id, int(key), shard))
     _check_size(shards)
-    for shard in shards:
-        shard["state"] = _to_word(shard.get("state", ""), words)
-    return tuple(ExecutionState(**shard) for shard in shards)
+    writes_zero = any(shard.get("shard_index") == 0 for _, _, shard in shards)
+    words = _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
+    executions = []
+    for node_id, index, shard in shards:
+        own = {
+            "node_id": shard.get("node_id") or node_id,
+            "shard_index": shard.get("shard_index") or index,
+            "state": _to_word(shard.get("state", ""), words),
+        }
+        executions.append(ExecutionState(**{**shard, **own}))
+    return tuple(executions)
 
 
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
@@ -833,6 +837,7 @@ _PORTS = {"http": 80, "https": 443}
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
+_TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
 
 
 class _Deadline:
@@ -966,16 +971,10 @@ class _Server:
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
     ) -> _Answer:
-        """Send a request and return the answer. A proxy forwards http, and tunnels https."""
-        url = self.url + path
-        target = self.address.path + path
-        peer = self.address
-        headers = {"Host": self.address.netloc, **headers}  # a caller's Host replaces ours
-        if self.proxy:
-            peer = self.proxy.address
-            if self.address.scheme == "http":
-                target = url  # a proxy wants it whole (RFC 9112, 3.2.2)
-                headers.update(self.proxy.headers)
+        """Send a request and return the answer."""
+        peer, target, proxy_headers = self._way(path)
+        # A caller's Host replaces ours.
+        headers = {"Host": self.address.netloc, **headers, **proxy_headers}
         with contextlib.closing(_Connection(peer, deadline)) as connection:
             if self.address.scheme == "https":
                 self._secure(connection)
@@ -985,7 +984,16 @@ class _Server:
             else:
                 connection.deadline = deadline.halved()  # leave time to ask another route
                 content = _read_start(response)
+        url = self.url + path
         return _Answer(url, response.status, response.reason, response.headers, content)
+
+    def _way(self, path: str) -> tuple[_Address, str, Mapping[str, str]]:
+        """Return whom to connect to, the target of a request, and the headers for a proxy."""
+        if self.proxy is None:
+            return self.address, self.address.path + path, {}
+        if self.address.scheme == "https":  # the proxy opens a tunnel, and does not see this
+            return self.proxy.address, self.address.path + path, {}
+        return self.proxy.address, self.url + path, self.proxy.headers  # RFC 9112, 3.2.2
 
     def _secure(self, connection: _Connection) -> None:
         """Start TLS with the server, behind a proxy through a tunnel."""
@@ -1323,6 +1331,7 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
     secrets = []
     for name, value in headers.items():
         if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
+            value = value.strip()
             secrets += [value, value.rpartition(" ")[2]]
     return [secret for secret in secrets if len(secret) >= 8]
 
@@ -1347,9 +1356,9 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             missing.append(_refusal(call, answer))
         else:
             refusal = _refusal(call, answer)
-            # If asking again can help, that route may send the executions the next time.
-            if incomplete is None or _is_transient(refusal):
-                raise refusal
+            if incomplete and not _is_transient(refusal):
+                continue  # the answer in hand is better than a refusal that will not change
+            raise refusal
     if incomplete:
         return incomplete
     raise _no_route(missing) from missing[-1]
@@ -1372,14 +1381,15 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Ans
 def _transport_error(call: _Call, url: str, seconds: float, error: Exception) -> TransportError:
     """Make the error for a question that got no complete answer."""
     way = " through the proxy" if call.server.proxy else ""
-    start = f"no complete answer{way} from {_shorten(url)}: "
-    if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before 3.10
-        return TransportTimeout(call.hide(f"{start}timed out after {seconds:g} s"), url=url)
-    return TransportError(call.hide(start + _network_text(error)), url=url)
+    message = f"no complete answer{way} from {_shorten(url)}: {_network_text(error, seconds)}"
+    kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
+    return kind(call.hide(message), url=url)
 
 
-def _network_text(error: Exception) -> str:
-    """Say in words what went wrong on the network."""
+def _network_text(error: Exception, seconds: float) -> str:
+    """Say in words what went wrong on the network in the `seconds` that a call may take."""
+    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's own has a number
+        return f"timed out after {seconds:g} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
         remedy = "pass an ssl_context or, for the environment's server, set BACALHAU_API_TLS_CAFILE"
@@ -1414,14 +1424,28 @@ def _lists_executions(response: StateResponse) -> bool:
     return "state" in sent or "executions" in sent
 
 
+# Refusals, as of v1.0.4 and v1.8.0:
+#
+# {"error": "code=500, message=Job not found. ID: x", "message": "Job not found. ID: x"}
+# {"Message": "Request Forbidden", "Component": "Authorizer", "Details":
+#      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
+
+
 def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     """Tell whether the server refuses because it does not have the route."""
     if answer.status in (404, 405):
         return not _is_from_job_store(answer)
-    if answer.status in (403, 500) and route == _REQUESTER:
-        # A server with users (v1.7+) wants a capability for every route that it does not have.
-        return "capability" in answer.text and not _is_unknown_job(answer)
+    if answer.status in (403, 500):
+        return route == _REQUESTER and _lacks_capability(answer)
     return answer.status == 410
+
+
+def _lacks_capability(answer: _Answer) -> bool:
+    """Tell whether the user lacks a capability.
+
+    A server with users (v1.7+) says so of every route that it does not have.
+    """
+    return "capability" in answer.text and not _is_unknown_job(answer)
 
 
 def _is_from_job_store(answer: _Answer) -> bool:
@@ -1449,12 +1473,6 @@ def _refusal(call: _Call, answer: _Answer) -> SDKError:
         retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
     )
 
-
-# Refusals, as of v1.0.4 and v1.8.0:
-#
-# {"error": "code=500, message=Job not found. ID: x", "message": "Job not found. ID: x"}
-# {"Message": "Request Forbidden", "Component": "Authorizer", "Details":
-#      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
 _DETAILS = {"Reason": _member("reason", str)}
 _REFUSAL = {
@@ -1565,7 +1583,7 @@ def _wait(call: _Call, limit: float | None, say: Callable[[str], None]) -> State
         try:
             response = _ask(call, min(call.timeout, left))
         except SDKError as error:
-            if isinstance(error, TransportTimeout) and left < call.timeout:
+            if isinstance(error, TransportTimeout) and time.monotonic() >= end:
                 break  # the limit cut this question short, so the server is not to blame
             failures += 1
             if not _is_transient(error) or (limit is None and failures > _MOST_FAILURES):
@@ -1855,12 +1873,14 @@ def _make_call(options: Any) -> Iterator[_Call]:
     if options.demo:
         with _demo_server() as url:
             yield _Call(options.job_id, url, options.timeout, None, None)
+    elif options.server is None:
+        yield _Call(options.job_id, None, options.timeout, None, None)
     else:
         # Unlike a server that is named in code, one that is named here gets the environment's
         # credentials: both come from the same person.
-        credentials = _environment_credentials()
+        headers = _environment_credentials()
         context = _environment_context()
-        yield _Call(options.job_id, options.server, options.timeout, credentials, context)
+        yield _Call(options.job_id, options.server, options.timeout, headers, context)
 
 
 def _run(options: Any) -> tuple[str, int]:
