@@ -405,6 +405,7 @@ def _object_reader(
 
     A member that is unknown or null is left out. If it comes in several spellings, the last counts.
     """
+    # To these, `_find` adds the spellings that it meets.
     members: dict[str, _Member | None] = {_folded(name): table[name] for name in table}
 
     def read(value: Any) -> Any:
@@ -573,8 +574,7 @@ def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
     return tuple(executions)
 
 
-# Up to v0.2.7 the state of a shard is a number, and v0.2.6 changed what the numbers mean. Only
-# servers up to v0.2.5 write an index of 0 ("ShardIndex": 0), and nearly every job has a shard 0.
+# Up to v0.2.7 the state of a shard is a number, and v0.2.6 changed what the numbers mean.
 _SHARD_WORDS_TO_V0_2_5 = _numbered(
     "", "Bidding", "Cancelled", "Waiting", "Running", "Error", "Verifying", "Completed"
 )
@@ -595,17 +595,23 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
                 raise _Mismatch("expected a shard's index as its key")
             shards.append((node_id, int(key), shard))
     _check_size(shards)
-    writes_zero = any(shard.get("shard_index") == 0 for _, _, shard in shards)
-    words = _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
+    words = _shard_words([shard for _, _, shard in shards])
     executions = []
     for node_id, index, shard in shards:
-        own = {
-            "node_id": shard.get("node_id") or node_id,
-            "shard_index": shard.get("shard_index") or index,
-            "state": _to_word(shard.get("state", ""), words),
-        }
-        executions.append(ExecutionState(**{**shard, **own}))
+        shard["node_id"] = shard.get("node_id") or node_id
+        shard["shard_index"] = shard.get("shard_index") or index
+        shard["state"] = _to_word(shard.get("state", ""), words)
+        executions.append(ExecutionState(**shard))
     return tuple(executions)
+
+
+def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
+    """Return the words for the numbers in the shards of an answer.
+
+    Only servers up to v0.2.5 write an index of 0, and nearly every job has a shard 0.
+    """
+    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
 
 
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
@@ -642,10 +648,10 @@ def _read_state(value: dict[str, Any]) -> JobState:
     state = _read_state_members(value)
     if not state:  # without this check, a Job printed alone would pass for a job without a state
         raise _Mismatch("nothing in it belongs to a job's state")
-    if "nodes" in state:  # servers that list nodes send no state of the job
-        executions = state.pop("nodes")
-        state["executions"] = executions
-        state["state"] = state.get("state") or _job_state(executions)
+    nodes = state.pop("nodes", None)
+    if nodes is not None:  # servers that list nodes send no state of the job
+        state["executions"] = nodes
+        state["state"] = state.get("state") or _job_state(nodes)
     return JobState(**state)
 
 
@@ -736,20 +742,16 @@ def _execution_words(server_version: str) -> Mapping[int, str]:
 
 
 def _from_newer_job(
-    job: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
+    members: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
 ) -> JobState:
     """Make the models from the newer API's job and its executions."""
-    state = job.get("state", {})
+    state = members.pop("state", {})
     word: str = state.get("type", "")
     return JobState(
-        job_id=job["job_id"],
         state=_JOB_WORDS.get(word, word),
         status=state.get("message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
-        version=job.get("version", 0),
-        create_time=job.get("create_time", ""),
-        update_time=job.get("update_time", ""),
-        job_type=job.get("job_type", ""),
+        **members,  # the rest, by the names of the fields
     )
 
 
@@ -757,12 +759,11 @@ def _from_newer_execution(members: dict[str, Any], words: Mapping[int, str]) -> 
     """Make an execution: its two states become words, and their messages its status."""
     compute = members.pop("compute", {})
     desired = members.pop("desired", {})
-    # What is left in `members` has the names of the fields already.
     return ExecutionState(
         state=_to_word(compute.get("type", ""), words),
         desired_state=_to_desired_state(desired.get("type", "")),
         status=_join(compute.get("message", ""), desired.get("message", "")),
-        **members,
+        **members,  # the rest, by the names of the fields
     )
 
 
@@ -789,6 +790,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     parsed = _parse(document)
     answer = _read_answer(parsed)
     job = answer.get("job", {})
+    name = job.pop("name", "")
     if "state" in answer:
         state: JobState = answer["state"]
     elif job.get("job_id"):
@@ -796,7 +798,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    is_asked = state.job_id.startswith(asked) or job.get("name") == asked
+    is_asked = state.job_id.startswith(asked) or name == asked
     if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
@@ -893,21 +895,21 @@ class _Connection:
         if body:
             lines.append(f"Content-Length: {len(body)}")
         self.timed_socket().sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        sock: Any = self  # HTTPResponse calls only the `makefile` of its socket
-        response = self._opened.enter_context(http.client.HTTPResponse(sock))
+        stream: Any = _Stream(self)  # type checkers expect a socket
+        response = self._opened.enter_context(http.client.HTTPResponse(stream))
         response.begin()  # not documented; if it goes away, this is an AttributeError
         return response
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a stream of what is received. HTTPResponse calls this."""
-        return io.BufferedReader(_RawStream(self))
 
-
-class _RawStream(io.RawIOBase):
-    """The raw stream of what a connection receives. Closing it leaves the connection open."""
+class _Stream(io.RawIOBase):
+    """What a connection receives. Closing this leaves the connection open."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Return the stream with a buffer. HTTPResponse calls this method of its socket only."""
+        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
@@ -1285,16 +1287,17 @@ class _Call:
     ) -> None:
         self.request = _usable_request(request)
         self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
-        self.headers = _usable_headers(headers)
+        usable_headers = _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         if server_url is None:
             address = _environment_server()
-            self.headers = {**_environment_credentials(), **self.headers}  # the caller's win
+            credentials = _environment_credentials()
             ssl_context = ssl_context or _environment_context()
-        else:  # the environment's credentials never go to a server named in code
+        else:
             address = _usable_url("server_url", server_url)
-        self.headers.update(_OUR_HEADERS)
+            credentials = {}  # the environment's never go to a server named in code
+        self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}  # the later ones win
         proxy = _environment_proxy(address)
         self.server = _Server(address, proxy, ssl_context)
         self.secrets = _secrets(self.headers) + _secrets(proxy.headers if proxy else {})
@@ -1314,11 +1317,8 @@ class _Call:
         return text
 
     def as_cause(self, error: Exception) -> Exception | None:
-        """Return the error to raise from, or None if it quotes a secret that the server echoed.
-
-        JSONDecodeError, for example, has the whole body in its `doc`.
-        """
-        text = " ".join(map(str, [error, *error.args, *vars(error).values()]))
+        """Return the error to raise from, or None if it quotes a secret that the server echoed."""
+        text = f"{error} {error.args} {vars(error)}"  # JSONDecodeError has the body in its `doc`
         return error if self.hide(text) == text else None
 
 
@@ -1344,21 +1344,21 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     deadline = _Deadline(seconds)
     incomplete: StateResponse | None = None
     missing = []
-    for route in call.routes:
+    for route in tuple(call.routes):
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
             response = _decode_answer(call, answer)
             if _lists_executions(response):
-                call.prefer(route)  # which reorders what this loop goes over, so leave it
+                call.prefer(route)
                 return response
             incomplete = response
-        elif _is_missing_route(route, answer):
-            missing.append(_refusal(call, answer))
-        else:
-            refusal = _refusal(call, answer)
-            if incomplete and not _is_transient(refusal):
-                continue  # the answer in hand is better than a refusal that will not change
+            continue
+        refusal = _refusal(call, answer)
+        if _is_missing_route(route, answer):
+            missing.append(refusal)
+        elif not incomplete or _is_transient(refusal):
             raise refusal
+        # Else the answer in hand is better than a refusal that will not change.
     if incomplete:
         return incomplete
     raise _no_route(missing) from missing[-1]
@@ -1435,17 +1435,11 @@ def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     """Tell whether the server refuses because it does not have the route."""
     if answer.status in (404, 405):
         return not _is_from_job_store(answer)
-    if answer.status in (403, 500):
-        return route == _REQUESTER and _lacks_capability(answer)
-    return answer.status == 410
-
-
-def _lacks_capability(answer: _Answer) -> bool:
-    """Tell whether the user lacks a capability.
-
-    A server with users (v1.7+) says so of every route that it does not have.
-    """
-    return "capability" in answer.text and not _is_unknown_job(answer)
+    if answer.status == 410:
+        return True
+    # Servers with users (v1.7+) do not have this route any more, and want a capability for it.
+    lacks_capability = answer.status in (403, 500) and "capability" in answer.text
+    return route == _REQUESTER and lacks_capability and not _is_unknown_job(answer)
 
 
 def _is_from_job_store(answer: _Answer) -> bool:
@@ -1578,10 +1572,8 @@ def _wait(call: _Call, limit: float | None, say: Callable[[str], None]) -> State
     failure: SDKError | None = None  # why the last question has no answer
     failures = 0  # in a row
     while time.monotonic() < end:
-        left = end - time.monotonic()
-        rest = pause
         try:
-            response = _ask(call, min(call.timeout, left))
+            response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
             if isinstance(error, TransportTimeout) and time.monotonic() >= end:
                 break  # the limit cut this question short, so the server is not to blame
@@ -1603,6 +1595,7 @@ def _wait(call: _Call, limit: float | None, say: Callable[[str], None]) -> State
             last = response
             failure = None
             failures = 0
+            rest = pause
         time.sleep(max(0, min(rest, end - time.monotonic())))
         pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
     raise _wait_timeout(call, limit, last, failure) from failure
