@@ -1701,7 +1701,7 @@ ECHOES = {
 
 @pytest.mark.parametrize("where", ECHOES)
 def test_a_credential_is_never_told_even_where_the_server_echoes_it(serve, where):
-    value = f"Bearer {SECRET}"
+    value = f"Bearer {SECRET} "
     for said in (value, SECRET):
         error = refused(serve(ECHOES[where](said)), headers={"Authorization": value})
         assert SECRET not in everything_told(error)
@@ -2128,15 +2128,15 @@ def test_a_proxy_of_the_environment_is_used_if_it_speaks_http(monkeypatch, serve
 
 
 def test_https_goes_through_a_proxy_by_connect(monkeypatch, serve, tls):
-    proxy = serve(tls.tunnel(job_is()))
-    monkeypatch.setenv("https_proxy", proxy.url)
+    proxy = serve(tls.tunnel(lambda peer: job_is(Status=str(peer.request.headers))))
+    monkeypatch.setenv("https_proxy", proxy.url.replace("//", "//me:for-the-proxy@"))
     options = {"ssl_context": tls.client, "headers": {"Authorization": f"Bearer {SECRET}"}}
-    assert bac_states.get(JOB, server_url="https://loopback.test:8", **options).state.succeeded
+    answer = bac_states.get(JOB, server_url="https://loopback.test:8", **options)
     refused(proxy, TransportError, server_url="https://h.test")
     connect, other = proxy.requests
     assert (connect.method, connect.path) == ("CONNECT", "loopback.test:8")
     assert other.path == other.headers["host"] == "h.test:443"
-    assert SECRET not in str(connect.headers)
+    assert SECRET not in str(connect.headers) and "proxy-auth" not in answer.state.status
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
