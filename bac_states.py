@@ -69,8 +69,10 @@ __version__ = "1.1.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
+_MAX_SPELLINGS = 500  # that are kept of an object's members, for a server can make up any
+_LONGEST_SPELLING = 100  # characters of one that is kept
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
-_MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: far more than `body` shows, once masked
+_MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: enough for `body` once secrets are masked
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
 _MAX_REASON = 2000  # characters of the reason why a job failed
@@ -313,6 +315,7 @@ class JobState:
         CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
+        # A number counts, too, so that an unknown release does not hide a failed program.
         completed = [each for each in self.executions if each._may_be_completed]
         return self.state == "Completed" and not any(each._program_failed for each in completed)
 
@@ -378,7 +381,10 @@ def _member(field: str, *types: type, convert: _Reader | None = None) -> _Member
 
 
 def _fields(kind: type, *names: str) -> dict[str, _Member]:
-    """Describe members of one JSON type that fill the fields of the same names as they are."""
+    """Describe members of one JSON type that fill the fields of the same names as they are.
+
+    The names are ours: `_folded` makes `node_id` and `NodeID` the same.
+    """
     return {name: _member(name, kind) for name in names}
 
 
@@ -393,7 +399,7 @@ def _find(members: dict[str, _Member | None], name: str) -> _Member | None:
     Add the spelling to `members`: an answer has the same few spellings thousands of times.
     """
     member = members.get(_folded(name))
-    if len(members) < 500 and len(str(name)) < 100:  # 50 KB, whatever names a server makes up
+    if len(members) < _MAX_SPELLINGS and len(str(name)) <= _LONGEST_SPELLING:
         members[name] = member
     return member
 
@@ -581,6 +587,7 @@ _SHARD_WORDS_TO_V0_2_5 = _numbered(
 _SHARD_WORDS = _numbered(
     "", "Bidding", "Waiting", "Running", "Verifying", "Cancelled", "Error", "Completed"
 )
+# These are read without a model: what the number of one means depends on all of them.
 _NODE_SHARD = {**_EXECUTION, "state": _member("state", int, str)}
 _NODE = {"shards": _member("shards", dict, convert=_map_reader(_object_reader(_NODE_SHARD)))}
 _read_node_map = _map_reader(_object_reader(_NODE))
@@ -643,7 +650,7 @@ _read_state_members = _object_reader(_STATE)
 
 def _read_state(value: dict[str, Any]) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
-    if all(item is None for item in value.values()):  # no node has the job yet
+    if all(item is None for item in value.values()):  # {}, too: no node has the job yet
         return JobState(state="New")
     state = _read_state_members(value)
     if not state:  # without this check, a Job printed alone would pass for a job without a state
@@ -680,8 +687,8 @@ def _read_result(value: dict[str, Any]) -> StorageSpec:
     return dataclasses.replace(storage, storage_source=source)
 
 
-_NUMBERED_STATE = {"StateType": _member("type", int, str), "Message": _member("message", str)}
-_NAMED_STATE = {"StateType": _member("type", str), "Message": _member("message", str)}
+_NUMBERED_STATE = {"StateType": _member("word", int, str), "Message": _member("message", str)}
+_NAMED_STATE = {"StateType": _member("word", str), "Message": _member("message", str)}
 _NEWER_RECORD = {
     "Revision": _member("version", int),
     "CreateTime": _member("create_time", int, convert=_to_utc),
@@ -746,7 +753,7 @@ def _from_newer_job(
 ) -> JobState:
     """Make the models from the newer API's job and its executions."""
     state = members.pop("state", {})
-    word: str = state.get("type", "")
+    word: str = state.get("word", "")
     return JobState(
         state=_JOB_WORDS.get(word, word),
         status=state.get("message", ""),
@@ -760,8 +767,8 @@ def _from_newer_execution(members: dict[str, Any], words: Mapping[int, str]) -> 
     compute = members.pop("compute", {})
     desired = members.pop("desired", {})
     return ExecutionState(
-        state=_to_word(compute.get("type", ""), words),
-        desired_state=_to_desired_state(desired.get("type", "")),
+        state=_to_word(compute.get("word", ""), words),
+        desired_state=_to_desired_state(desired.get("word", "")),
         status=_join(compute.get("message", ""), desired.get("message", "")),
         **members,  # the rest, by the names of the fields
     )
@@ -984,8 +991,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.deadline = deadline.halved()  # leave time to ask another route
-                content = _read_start(response)
+                content = _read_start(response, connection)
         url = self.url + path
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1044,8 +1050,12 @@ def _least_length(response: http.client.HTTPResponse) -> int:
     return 1  # the connection's end ends the body; if that is empty, the headers were cut off
 
 
-def _read_start(response: http.client.HTTPResponse) -> bytearray:
-    """Read the start of a refusal's body, or what arrives of it."""
+def _read_start(response: http.client.HTTPResponse, connection: _Connection) -> bytearray:
+    """Read the start of a refusal's body, or what arrives of it in half of the time left.
+
+    The other half is for the next route.
+    """
+    connection.deadline = connection.deadline.halved()
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
         _read_into(body, response, _MAX_REFUSAL)
@@ -1356,9 +1366,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         refusal = _refusal(call, answer)
         if _is_missing_route(route, answer):
             missing.append(refusal)
-        elif not incomplete or _is_transient(refusal):
+        elif incomplete and not _is_transient(refusal):
+            continue  # the answer in hand is better than a refusal that will not change
+        else:
             raise refusal
-        # Else the answer in hand is better than a refusal that will not change.
     if incomplete:
         return incomplete
     raise _no_route(missing) from missing[-1]
@@ -1437,9 +1448,10 @@ def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
         return not _is_from_job_store(answer)
     if answer.status == 410:
         return True
-    # Servers with users (v1.7+) do not have this route any more, and want a capability for it.
-    lacks_capability = answer.status in (403, 500) and "capability" in answer.text
-    return route == _REQUESTER and lacks_capability and not _is_unknown_job(answer)
+    if route != _REQUESTER or _is_unknown_job(answer):
+        return False
+    # Servers with users (v1.7+) do not have that route any more, and want a capability for it.
+    return answer.status in (403, 500) and "capability" in answer.text
 
 
 def _is_from_job_store(answer: _Answer) -> bool:
