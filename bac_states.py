@@ -1543,8 +1543,8 @@ def get(
     """Ask once for the state of a job, given by its id or in a StateRequest.
 
     `server_url` is http(s)://host[:port][/path]. Without it, the environment's server is asked,
-    with the environment's credentials. `timeout` is in seconds, for the whole call except for
-    resolving names and decoding. `headers` are added to ours; Content-Type, User-Agent,
+    with the environment's credentials. `timeout` is in seconds, for the whole call; only resolving
+    names and decoding cannot be cut short. `headers` are added to ours; Content-Type, User-Agent,
     Accept-Encoding and those that frame the message stay ours. Raises SDKError, and before it
     asks ValueError and TypeError.
     """
@@ -1567,8 +1567,8 @@ def wait(
 
     It goes on if there is no complete answer (unless because of an untrusted certificate), and at
     408, 425, 429 and 5xx other than 500 and 501; without a `limit`, until the eleventh failure in
-    a row. Raises what `get` raises, and WaitTimeout once `limit` seconds have passed. Like
-    `timeout`, `limit` does not count resolving names and decoding.
+    a row. Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut
+    short resolving names and decoding either.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     if limit is not None:
@@ -1720,11 +1720,11 @@ def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     """Lay out the executions in columns that fit their content."""
     rows = [["NODE", "SHARD", "STATE", "EXIT", "RESULT", "STATUS"]]
     rows += [list(map(_one_line, _cells(execution))) for execution in executions]
-    columns = list(zip(*rows))
     if not any(execution.shard_index for execution in executions):
-        del columns[1]  # every shard is 0
-    widths = [max(map(len, column)) for column in columns]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns)]
+        for row in rows:
+            del row[1]  # the shard, which is always 0
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _cells(execution: ExecutionState) -> list[str]:
