@@ -350,10 +350,10 @@ _DECODING_ERRORS = (ValueError, RecursionError)
 class _Mismatch(ValueError):
     """A value that does not fit. On its way out, each object around it puts its key in front."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, *keys: str | int) -> None:
         super().__init__(problem)
         self.problem = problem
-        self.keys: list[str | int] = []
+        self.keys = list(keys)
 
     @property
     def path(self) -> str:
@@ -599,7 +599,7 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     for node_id, node in _read_node_map(nodes).items():
         for key, shard in node.get("shards", {}).items():
             if not re.fullmatch("[0-9]{1,9}", str(key)):
-                raise _Mismatch("expected a shard's index as its key")
+                raise _Mismatch("expected a shard's index as the key", node_id, "Shards", key)
             shards.append((node_id, int(key), shard))
     _check_size(shards)
     words = _shard_words([shard for _, _, shard in shards])
