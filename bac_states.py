@@ -393,14 +393,16 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
-def _find(members: dict[str, _Member | None], name: str) -> _Member | None:
-    """Return the member that has this name in another spelling, or None if nobody reads it.
+def _find(
+    name: str, members: Mapping[str, _Member], met: dict[str, _Member | None]
+) -> _Member | None:
+    """Return the member that has this name in any spelling, or None if nobody reads it.
 
-    Add the spelling to `members`: an answer has the same few spellings thousands of times.
+    Add the spelling to those that were met: an answer has the same few thousands of times.
     """
     member = members.get(_folded(name))
-    if len(members) < _MAX_SPELLINGS and len(str(name)) <= _LONGEST_SPELLING:
-        members[name] = member
+    if len(met) < _MAX_SPELLINGS and len(str(name)) <= _LONGEST_SPELLING:
+        met[name] = member
     return member
 
 
@@ -411,8 +413,8 @@ def _object_reader(
 
     A member that is unknown or null is left out. If it comes in several spellings, the last counts.
     """
-    # To these, `_find` adds the spellings that it meets.
-    members: dict[str, _Member | None] = {_folded(name): table[name] for name in table}
+    members = {_folded(name): member for name, member in table.items()}
+    met: dict[str, _Member | None] = {}  # by the spellings of names in answers
 
     def read(value: Any) -> Any:
         if value is None:  # only in arrays and maps; as in Go, it counts as an empty object
@@ -421,7 +423,7 @@ def _object_reader(
             raise _expected((dict,), value)
         found = {}
         for name, item in value.items():
-            member = members[name] if name in members else _find(members, name)
+            member = met[name] if name in met else _find(name, members, met)
             if member is None or item is None:
                 continue
             field, types, convert = member
@@ -797,7 +799,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     parsed = _parse(document)
     answer = _read_answer(parsed)
     job = answer.get("job", {})
-    name = job.pop("name", "")
+    name = job.pop("name", "")  # which a JobState does not have
     if "state" in answer:
         state: JobState = answer["state"]
     elif job.get("job_id"):
