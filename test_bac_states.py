@@ -876,9 +876,7 @@ is read as
   "published_results": {
    "storage_source": "IPFS", "name": "job-ecdbe6f5-23e9-498b-a2fc-1d467a2132f9-shard-0-host-QmVUxaSrsHLnvrTmn1HHdgH3oazGtcmgjNrSQLiGkyDQsn",
    "cid": "QmTc6tDD3yyEUxyHJo8cbR3XuU1j7mik5VKg2PdLsHNY1a"},
-  "run_output": {"stdout": "about to fail\n", "stderr": "fatal: something went wrong\n", "exit_code": 3}, "version": 6, "create_time": "2026-11-23T18:24:32.155672752Z",
-  "update_time": "2026-11-23T18:24:31.997196616Z"}],
- "version": 2, "create_time": "2026-11-23T18:24:31.982115796Z", "update_time": "2026-11-23T18:24:32.155700293Z"}
+  "run_output": {"stdout": "about to fail\n", "stderr": "fatal: something went wrong\n", "exit_code": 3}, "version": 6, "create_time": "2026-11-23T18:24:32.155672752Z", "update_time": "2026-11-23T18:24:31.997196616Z"}], "version": 2, "create_time": "2026-11-23T18:24:31.982115796Z", "update_time": "2026-11-23T18:24:32.155700293Z"}
 ## v1.0.3 requester fd305b3c-7eed-4c2f-a143-a8ee54a5f978: AcceptedAskForBid
 {"state": {
  "JobID": "fd305b3c-7eed-4c2f-a143-a8ee54a5f978",
@@ -895,9 +893,7 @@ is read as
   "node_id": "QmSVpNKv8dMVps5m9TUqRgwrKVTys5AGejcwwVbt7GkN6b", "job_id": "fd305b3c-7eed-4c2f-a143-a8ee54a5f978", "compute_reference": "e-dfa32491-ebb9-471b-b6e1-37099fed0a50",
   "state": "Completed", "accepted_ask_for_bid": true, "verification_result": {"complete": true, "result": true},
   "published_results": {"storage_source": "IPFS", "name": "ipfs://QmTc6tDD3yyEUxyHJo8cbR3XuU1j7mik5VKg2PdLsHNY1a", "cid": "QmTc6tDD3yyEUxyHJo8cbR3XuU1j7mik5VKg2PdLsHNY1a"},
-  "run_output": {"stdout": "about to fail\n", "stderr": "fatal: something went wrong\n", "exit_code": 3}, "version": 6, "create_time": "2026-11-23T18:44:06.430029257Z",
-  "update_time": "2026-11-23T18:44:06.400331316Z"}],
- "version": 5, "create_time": "2026-11-23T18:44:06.3843369Z", "update_time": "2026-11-23T18:44:06.430050017Z"}
+  "run_output": {"stdout": "about to fail\n", "stderr": "fatal: something went wrong\n", "exit_code": 3}, "version": 6, "create_time": "2026-11-23T18:44:06.430029257Z", "update_time": "2026-11-23T18:44:06.400331316Z"}], "version": 5, "create_time": "2026-11-23T18:44:06.3843369Z", "update_time": "2026-11-23T18:44:06.430050017Z"}
 ## v1.1.6 requester c4e925c0-0f14-40d0-a7eb-471b62baead5: DesiredState is a number; ". " before the only message
 {"state": {
  "JobID": "c4e925c0-0f14-40d0-a7eb-471b62baead5",
@@ -912,9 +908,7 @@ is read as
  "executions": [{
   "node_id": "Qmbs8TKW6Ee6Abc5u1YCGcK2K2URBdn1Lu9BbSWQSw1P7b", "job_id": "c4e925c0-0f14-40d0-a7eb-471b62baead5", "compute_reference": "e-36b8bbdb-25bd-408b-a8ed-6d4eb2564be0",
   "state": "Completed", "status": "execution completed", "desired_state": "Stopped", "published_results": {"storage_source": "ipfs", "cid": "QmVy2yBZs4ebfSBFM25YjNa1iG31WEbimrLhzs2GCPLLD2"},
-  "run_output": {"stdout": "hello from wasm\n", "stderr": "a line on stderr\n", "exit_code": -1}, "version": 6, "create_time": "2026-11-23T18:36:02.152930429Z",
-  "update_time": "2026-11-23T18:36:02.252890791Z"}],
- "version": 3, "create_time": "2026-11-23T18:36:02.14399034Z", "update_time": "2026-11-23T18:36:02.254279524Z", "timeout_at": "2026-11-23T19:06:02.14399034Z"}
+  "run_output": {"stdout": "hello from wasm\n", "stderr": "a line on stderr\n", "exit_code": -1}, "version": 6, "create_time": "2026-11-23T18:36:02.152930429Z", "update_time": "2026-11-23T18:36:02.252890791Z"}], "version": 3, "create_time": "2026-11-23T18:36:02.14399034Z", "update_time": "2026-11-23T18:36:02.254279524Z", "timeout_at": "2026-11-23T19:06:02.14399034Z"}
 ## v1.4.0 jobs j-fe26dbc0-b948-42e9-b581-f9912053e88c: the newer API; what took too long ended with its records null
 {"Job": {
   "ID": "j-fe26dbc0-b948-42e9-b581-f9912053e88c", "Name": "total-timeout", "Namespace": "default", "Type": "batch", "Priority": 0, "Count": 1, "Constraints": [],
@@ -933,8 +927,7 @@ is read as
  "executions": [{
   "node_id": "n-9a82e542-dc64-4d1d-98f3-5de55cc01c24", "job_id": "j-fe26dbc0-b948-42e9-b581-f9912053e88c", "compute_reference": "e-397e4ab7-4dfd-4986-a827-d15c289d584e", "state": "Failed",
   "status": "Execution timed out after 4s. execution failed", "desired_state": "Stopped", "version": 5, "create_time": "2026-11-23T18:12:04.033923941Z",
-  "update_time": "2026-11-23T18:12:08.0450005Z"}],
- "version": 3, "create_time": "2026-11-23T18:12:04.03221994Z", "update_time": "2026-11-23T18:12:08.045393334Z", "job_type": "batch"}
+  "update_time": "2026-11-23T18:12:08.0450005Z"}], "version": 3, "create_time": "2026-11-23T18:12:04.03221994Z", "update_time": "2026-11-23T18:12:08.045393334Z", "job_type": "batch"}
 ## v1.5.2 jobs j-86c83767-fae6-49f0-9c9c-3eba304004d9: executions renumbered, 9 is Completed
 {"Job": {
   "ID": "j-86c83767-fae6-49f0-9c9c-3eba304004d9", "Name": "exit-code-3", "Namespace": "default", "Type": "batch", "Priority": 0, "Count": 1, "Constraints": [],
@@ -956,8 +949,7 @@ is read as
   "node_id": "n-33ccc330-c7f9-4558-8c4b-9b1a603151ee", "job_id": "j-86c83767-fae6-49f0-9c9c-3eba304004d9", "compute_reference": "e-899cca1f-709d-4d06-8539-5a70cdb52116",
   "state": "Completed", "status": "execution completed", "desired_state": "Stopped", "published_results": {},
   "run_output": {"stdout": "partial output\n", "stderr": "boom: exiting with 3\n", "exit_code": 3}, "version": 4, "create_time": "2026-11-23T18:22:24.773272026Z",
-  "update_time": "2026-11-23T18:22:24.803811487Z"}],
- "version": 3, "create_time": "2026-11-23T18:22:24.771291805Z", "update_time": "2026-11-23T18:22:24.804391728Z", "job_type": "batch"}
+  "update_time": "2026-11-23T18:22:24.803811487Z"}], "version": 3, "create_time": "2026-11-23T18:22:24.771291805Z", "update_time": "2026-11-23T18:22:24.804391728Z", "job_type": "batch"}
 ## v1.9.3 jobs j-f4a67c37-e0c4-4468-91fc-545cbc4531c8: each execution carries a stale copy of the job
 {"Job": {
   "ID": "j-f4a67c37-e0c4-4468-91fc-545cbc4531c8", "Name": "publisher-local", "Namespace": "default", "Type": "batch", "Priority": 0, "Count": 1, "Constraints": [],
@@ -987,8 +979,7 @@ is read as
   "state": "Completed", "status": "Running. execution completed", "desired_state": "Stopped",
   "published_results": {"storage_source": "urlDownload", "url": "http://127.0.0.1:6001/e-62d55e73-dbce-4063-90df-718a1b948914.tar.gz"},
   "run_output": {"stdout": "hello from wasm\nline two: é€\n", "stderr": "a warning on stderr\n", "exit_code": -1}, "version": 4, "create_time": "2026-11-23T18:09:34.592385874Z",
-  "update_time": "2026-11-23T18:09:34.601262078Z"}],
- "version": 3, "create_time": "2026-11-23T18:09:34.578569287Z", "update_time": "2026-11-23T18:09:34.60182939Z", "job_type": "batch"}
+  "update_time": "2026-11-23T18:09:34.601262078Z"}], "version": 3, "create_time": "2026-11-23T18:09:34.578569287Z", "update_time": "2026-11-23T18:09:34.60182939Z", "job_type": "batch"}
 """
 
 
@@ -2724,6 +2715,15 @@ def test_without_a_limit_ten_failures_in_a_row_are_passed_over_and_with_one_all_
     assert error_of(SDKError, wait_for, server).status_code == 503
     assert len(server.requests) == 11
     assert wait_for(serve([*[BUSY] * 30, job_is()]), limit=1000).state.succeeded
+
+
+def test_a_connection_that_the_kernel_gives_up_is_not_taken_for_the_end_of_the_limit(
+    monkeypatch, clock
+):
+    with raising("connecting", monkeypatch, OSError(errno.ETIMEDOUT, "given up")):
+        wait = functools.partial(bac_states.wait, server_url="http://127.0.0.1", timeout=60)
+        assert "given up" in error_of(WaitTimeout, wait, JOB, limit=9).message
+    assert 8 < sum(clock.pauses) <= 9
 
 
 HONOURED = {"7": 7, "120": 120, "300": 300, "301": 300, "999999999": 300, "9" * 30: 300}
