@@ -398,7 +398,7 @@ def _find(
 ) -> _Member | None:
     """Return the member that has this name in any spelling, or None if nobody reads it.
 
-    Add the spelling to those that were met: an answer has the same few thousands of times.
+    Add the spelling to those that were met, for an answer repeats the same ones all the time.
     """
     member = members.get(_folded(name))
     if len(met) < _MAX_SPELLINGS and len(str(name)) <= _LONGEST_SPELLING:
@@ -409,7 +409,7 @@ def _find(
 def _object_reader(
     table: Mapping[str, _Member], model: Callable[..., Any] | None = None
 ) -> _Reader:
-    """Make a reader of an object into a model; without one, into a dict by our fields' names.
+    """Make a reader that turns an object into a model; without one, into a dict of our fields.
 
     A member that is unknown or null is left out. If it comes in several spellings, the last counts.
     """
@@ -440,7 +440,7 @@ def _object_reader(
 
 
 def _array_reader(read: _Reader) -> _Reader:
-    """Make a reader of an array into a tuple; `read` reads each element."""
+    """Make a reader that turns an array into a tuple; `read` reads each element."""
 
     def read_array(items: list[Any]) -> tuple[Any, ...]:
         _check_size(items)
@@ -450,7 +450,7 @@ def _array_reader(read: _Reader) -> _Reader:
 
 
 def _map_reader(read: _Reader) -> _Reader:
-    """Make a reader of an object whose keys are data; `read` reads each value."""
+    """Make a reader for an object whose keys are data; `read` reads each value."""
 
     def read_map(items: dict[str, Any]) -> dict[str, Any]:
         _check_size(items)
@@ -1567,10 +1567,10 @@ def wait(
 
     The pauses grow from 0.5 to 5 seconds. Retry-After makes them longer, up to 5 minutes.
 
-    It goes on if there is no complete answer (unless because of an untrusted certificate), and at
-    408, 425, 429 and 5xx other than 500 and 501; without a `limit`, until the eleventh failure in
-    a row. Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut
-    short resolving names and decoding either.
+    It goes on if no complete answer comes (unless a certificate is not trusted), and at 408, 425,
+    429 and 5xx other than 500 and 501; without a `limit`, until the eleventh failure in a row.
+    Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
+    resolving names and decoding either.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     if limit is not None:
@@ -1579,7 +1579,7 @@ def wait(
 
 
 def _wait(call: _Call, limit: float | None, say: Callable[[str], None]) -> StateResponse:
-    """Ask until the job has ended. `say` is called with a line for each news."""
+    """Ask until the job has ended. Whatever is new is told to `say`, a line at a time."""
     end = time.monotonic() + (float("inf") if limit is None else limit)
     pause = _FIRST_PAUSE
     last: StateResponse | None = None
