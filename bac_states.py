@@ -1284,6 +1284,7 @@ def _environment_context() -> ssl.SSLContext | None:
 _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
 _OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
+_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 
 
 class _Call:
@@ -1312,7 +1313,8 @@ class _Call:
         self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}  # the later ones win
         proxy = _environment_proxy(address)
         self.server = _Server(address, proxy, ssl_context)
-        self.secrets = _secrets(self.headers) + _secrets(proxy.headers if proxy else {})
+        secrets = _secrets(self.headers) + _secrets(proxy.headers if proxy else {})
+        self.secrets = sorted(secrets, key=len, reverse=True)  # one may contain another
         self.routes = [_REQUESTER, _NEWER_API, _OLDEST]  # in the order in which to ask them
         if self.request.job_id.startswith("j-"):  # an id of the newer API
             self.prefer(_NEWER_API)
@@ -1324,14 +1326,13 @@ class _Call:
 
     def hide(self, text: str) -> str:
         """Mask every secret in a text. Do this before the text is cut."""
-        for secret in sorted(self.secrets, key=len, reverse=True):  # one may contain another
+        for secret in self.secrets:
             text = text.replace(secret, "***")
         return text
 
-    def as_cause(self, error: Exception) -> Exception | None:
-        """Return the error to raise from, or None if it quotes a secret that the server echoed."""
-        text = f"{error} {error.args} {vars(error)}"  # JSONDecodeError has the body in its `doc`
-        return error if self.hide(text) == text else None
+    def as_cause(self, error: Exception, quoted: str) -> Exception | None:
+        """Return the error to raise from, or None if the text that it quotes holds a secret."""
+        return error if self.hide(quoted) == quoted else None
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
@@ -1351,7 +1352,7 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask one route after the other until one sends the executions, all within `seconds`.
 
-    An answer without them is kept, and returned if all later routes refuse.
+    An answer without them counts if all other routes refuse for good.
     """
     deadline = _Deadline(seconds)
     incomplete: StateResponse | None = None
@@ -1360,18 +1361,14 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         answer = _ask_route(call, route, deadline)
         if answer.status == 200:
             response = _decode_answer(call, answer)
-            if _lists_executions(response):
+            if _lists_executions(response.raw):
                 call.prefer(route)
                 return response
             incomplete = response
-            continue
-        refusal = _refusal(call, answer)
-        if _is_missing_route(route, answer):
-            missing.append(refusal)
-        elif incomplete and not _is_transient(refusal):
-            continue  # the answer in hand is better than a refusal that will not change
-        else:
-            raise refusal
+        elif _is_missing_route(route, answer):
+            missing.append(_refusal(call, answer))
+        elif incomplete is None or answer.status in _TRANSIENT:
+            raise _refusal(call, answer)
     if incomplete:
         return incomplete
     raise _no_route(missing) from missing[-1]
@@ -1387,16 +1384,12 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Ans
     try:
         return call.server.exchange(method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as error:
-        failure = _transport_error(call, call.server.url + path, deadline.seconds, error)
-        raise failure from call.as_cause(error)
-
-
-def _transport_error(call: _Call, url: str, seconds: float, error: Exception) -> TransportError:
-    """Make the error for a question that got no complete answer."""
-    way = " through the proxy" if call.server.proxy else ""
-    message = f"no complete answer{way} from {_shorten(url)}: {_network_text(error, seconds)}"
-    kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
-    return kind(call.hide(message), url=url)
+        url = call.server.url + path
+        way = " through the proxy" if call.server.proxy else ""
+        why = _network_text(error, deadline.seconds)
+        kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
+        message = call.hide(f"no complete answer{way} from {_shorten(url)}: {why}")
+        raise kind(message, url=url) from call.as_cause(error, str(error))
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1428,12 +1421,12 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
             status_code=200,
             body=call.hide(answer.text)[:_MAX_BODY],
             url=answer.url,
-        ) from call.as_cause(error)
+        ) from call.as_cause(error, answer.text)
 
 
-def _lists_executions(response: StateResponse) -> bool:
-    """Tell whether an answer has a list of executions; the newer API's has none before v1.2.2."""
-    sent = {_folded(name) for name, item in response.raw.items() if item is not None}
+def _lists_executions(document: dict[str, Any]) -> bool:
+    """Tell whether an answer lists executions. The newer API's does not before v1.2.2."""
+    sent = {_folded(name) for name, item in document.items() if item is not None}
     return "state" in sent or "executions" in sent
 
 
@@ -1448,12 +1441,10 @@ def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     """Tell whether the server refuses because it does not have the route."""
     if answer.status in (404, 405):
         return not _is_from_job_store(answer)
-    if answer.status == 410:
-        return True
-    if route != _REQUESTER or _is_unknown_job(answer):
-        return False
-    # Servers with users (v1.7+) do not have that route any more, and want a capability for it.
-    return answer.status in (403, 500) and "capability" in answer.text
+    if answer.status in (403, 500) and route == _REQUESTER:
+        # Servers with users (v1.7+) want a capability for this route, which they do not have.
+        return "capability" in answer.text and not _is_unknown_job(answer)
+    return answer.status == 410
 
 
 def _is_from_job_store(answer: _Answer) -> bool:
@@ -1519,10 +1510,9 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
 
 def _is_transient(error: SDKError) -> bool:
     """Tell whether asking again can help."""
-    if isinstance(error, TransportError):  # its context is there even if its cause is hidden
-        return not isinstance(error.__context__, ssl.SSLCertVerificationError)
-    status = error.status_code or 0
-    return status in (408, 425, 429) or 502 <= status <= 599
+    if isinstance(error, TransportError):
+        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    return error.status_code in _TRANSIENT
 
 
 # ----------------------------------------------------------------------------------- get and wait
