@@ -865,22 +865,32 @@ class _Deadline:
             raise TimeoutError("timed out")
         return left
 
-    def halved(self) -> _Deadline:
-        """Return a deadline after half of the time that is left."""
-        return _Deadline((self._end - time.monotonic()) / 2)
-
 
 class _Connection:
     """A connection on which every step ends by a deadline."""
 
-    def __init__(self, peer: _Address, deadline: _Deadline) -> None:
+    def __init__(self, deadline: _Deadline) -> None:
         self.deadline = deadline
         self._opened = contextlib.ExitStack()
-        self._sock = self._opened.enter_context(_dial(peer, deadline))
 
     def close(self) -> None:
         """Close all that was opened here."""
         self._opened.close()
+
+    def connect(self, peer: _Address) -> None:
+        """Connect to the first address that answers. The addresses share the time."""
+        port = peer.port or _PORTS[peer.scheme]
+        addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
+        failure = OSError("the host has no address")
+        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+            try:
+                self._sock = self._opened.enter_context(socket.socket(family, kind, protocol))
+                self._sock.settimeout(self.deadline.left() / (len(addresses) - tried))
+                self._sock.connect(address)
+                return
+            except OSError as error:  # try the next: this machine may lack IPv6, for example
+                failure = error
+        raise failure
 
     def timed_socket(self) -> socket.socket:
         """Return the socket for the next step, with what is left of the time as its timeout."""
@@ -927,31 +937,6 @@ class _Stream(io.RawIOBase):
         return self._connection.timed_socket().recv_into(buffer)
 
 
-def _dial(peer: _Address, deadline: _Deadline) -> socket.socket:
-    """Connect to the first address that answers. The addresses share the time."""
-    port = peer.port or _PORTS[peer.scheme]
-    addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
-    failure = OSError("the host has no address")
-    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-        share = deadline.left() / (len(addresses) - tried)
-        try:
-            return _connect(socket.socket(family, kind, protocol), address, share)
-        except OSError as error:  # try the next: this machine may lack IPv6, for example
-            failure = error
-    raise failure
-
-
-def _connect(sock: socket.socket, address: Any, timeout: float) -> socket.socket:
-    """Connect a new socket, or close it."""
-    try:
-        sock.settimeout(timeout)
-        sock.connect(address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 @dataclasses.dataclass
 class _Answer:
     """What a server answered. Unless the status is 200, the body may be incomplete."""
@@ -983,10 +968,13 @@ class _Server:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
     ) -> _Answer:
         """Send a request and return the answer."""
-        peer, target, proxy_headers = self._way(path)
-        # A caller's Host replaces ours.
-        headers = {"Host": self.address.netloc, **headers, **proxy_headers}
-        with contextlib.closing(_Connection(peer, deadline)) as connection:
+        target = self.address.path + path
+        headers = {"Host": self.address.netloc, **headers}  # a caller's Host replaces ours
+        if self.proxy and self.address.scheme == "http":
+            target = self.url + path  # RFC 9112, 3.2.2
+            headers = {**headers, **self.proxy.headers}
+        with contextlib.closing(_Connection(deadline)) as connection:
+            connection.connect(self.proxy.address if self.proxy else self.address)
             if self.address.scheme == "https":
                 self._secure(connection)
             response = connection.request(method, target, headers, body)
@@ -996,14 +984,6 @@ class _Server:
                 content = _read_start(response, connection)
         url = self.url + path
         return _Answer(url, response.status, response.reason, response.headers, content)
-
-    def _way(self, path: str) -> tuple[_Address, str, Mapping[str, str]]:
-        """Return whom to connect to, the target of a request, and the headers for a proxy."""
-        if self.proxy is None:
-            return self.address, self.address.path + path, {}
-        if self.address.scheme == "https":  # the proxy opens a tunnel, and does not see this
-            return self.proxy.address, self.address.path + path, {}
-        return self.proxy.address, self.url + path, self.proxy.headers  # RFC 9112, 3.2.2
 
     def _secure(self, connection: _Connection) -> None:
         """Start TLS with the server, behind a proxy through a tunnel."""
@@ -1018,48 +998,41 @@ class _Server:
 
 
 def _read_whole(response: http.client.HTTPResponse) -> bytearray:
-    """Read the body of a 200. Most errors here are ones that http.client would overlook."""
-    _check_codings(response)
-    least = _least_length(response)
-    if least > _MAX_ANSWER:
+    """Read the body of a 200. Refuse what http.client would overlook (RFC 9112, section 6)."""
+    codings = [value.lower() for value in response.headers.get_all("Transfer-Encoding", [])]
+    encodings = [value.lower() for value in response.headers.get_all("Content-Encoding", [])]
+    if codings not in ([], ["chunked"]) or set(encodings) - {"identity"}:
+        raise OSError("the answer has a coding that was not asked for")
+    declared = _declared_length(response)
+    if declared is not None and declared > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     body = bytearray()
     _read_into(body, response, _MAX_ANSWER)
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
-    if len(body) < least:
+    if codings:  # http.client itself raises IncompleteRead if the last chunk is missing
+        return body
+    if declared is None and not body:  # the headers were cut off
+        raise OSError(_CUT_SHORT)
+    if declared is not None and len(body) < declared:
         raise OSError(_CUT_SHORT)
     return body
 
 
-def _check_codings(response: http.client.HTTPResponse) -> None:
-    """Refuse every coding but chunks, which http.client decodes."""
-    codings = [value.lower() for value in response.headers.get_all("Transfer-Encoding", [])]
-    encodings = [value.lower() for value in response.headers.get_all("Content-Encoding", [])]
-    if codings not in ([], ["chunked"]) or set(encodings) - {"identity"}:
-        raise OSError("the answer has a coding that was not asked for")
-
-
-def _least_length(response: http.client.HTTPResponse) -> int:
-    """Return how many bytes a body has at least if it is not cut short (RFC 9112, 6.3)."""
+def _declared_length(response: http.client.HTTPResponse) -> int | None:
+    """Return the Content-Length, or None if there is none."""
     lengths = {value.strip() for value in response.headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
         raise OSError("the answer has a bad Content-Length")
-    if "Transfer-Encoding" in response.headers:
-        return 0  # http.client raises IncompleteRead itself if the last chunk is missing
-    if lengths:
-        return int(lengths.pop())
-    return 1  # the connection's end ends the body; if that is empty, the headers were cut off
+    return int(lengths.pop()) if lengths else None
 
 
 def _read_start(response: http.client.HTTPResponse, connection: _Connection) -> bytearray:
-    """Read the start of a refusal's body, or what arrives of it in half of the time left.
-
-    The other half is for the next route.
-    """
-    connection.deadline = connection.deadline.halved()
+    """Read the start of a refusal's body, as far as it comes."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
+        # Half of the time that is left has to do: the other half is for the next route.
+        connection.deadline = _Deadline(connection.deadline.left() / 2)
         _read_into(body, response, _MAX_REFUSAL)
     return body
 
@@ -1178,24 +1151,12 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
+@dataclasses.dataclass
 class _Proxy:
-    """A proxy, from its URL: [http://][user:password@]host[:port].
+    """A proxy, and the headers that tell it who its user is."""
 
-    `headers` tell it who its user is. A proxy that speaks TLS is not supported.
-    """
-
-    def __init__(self, url: str) -> None:
-        if "://" not in url:
-            url = f"http://{url}"
-        scheme, rest = url.split("://", 1)
-        if scheme.lower() != "http":
-            raise ValueError("a proxy has to be an http:// one")
-        user_info, _, host_and_port = rest.rpartition("@")  # a password may contain an @, too
-        self.address = _usable_url("proxy", f"http://{host_and_port}")
-        user, _, password = urllib.parse.unquote(user_info).partition(":")
-        self.headers = {}
-        if user and password:  # like urllib, send nothing if one is missing
-            self.headers["Proxy-Authorization"] = _basic(user, password)
+    address: _Address
+    headers: dict[str, str]
 
 
 def _basic(user: str, password: str) -> str:
@@ -1210,12 +1171,22 @@ def _environment_proxy(server: _Address) -> _Proxy | None:
     proxy_url = getproxies().get(server.scheme)
     if not proxy_url or is_loopback or proxy_bypass(server.netloc):
         return None
+    if "://" not in proxy_url:
+        proxy_url = f"http://{proxy_url}"
+    scheme, rest = proxy_url.split("://", 1)
+    user_info, _, host_and_port = rest.rpartition("@")  # a password may contain an @, too
     try:
-        return _Proxy(proxy_url)
+        if scheme.lower() != "http":
+            raise ValueError("a proxy that speaks TLS or SOCKS is not supported")
+        address = _usable_url("proxy", f"http://{host_and_port}")
     except ValueError:  # the caller's arguments are good, so let it not look like a bad one
         url = server.geturl()
         problem = "the environment names a proxy for it that is not http://host:port"
         raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url) from None
+    user, _, password = urllib.parse.unquote(user_info).partition(":")
+    if user and password:  # like urllib, send nothing if one is missing
+        return _Proxy(address, {"Proxy-Authorization": _basic(user, password)})
+    return _Proxy(address, {})
 
 
 def _variable(name: str) -> str:
