@@ -272,11 +272,6 @@ class ExecutionState:
         """Whether the exit code is above 0. A WASM program without an exit code has -1."""
         return self.run_output is not None and self.run_output.exit_code > 0
 
-    @property
-    def _may_be_completed(self) -> bool:
-        """Whether it is Completed, or a number that means Completed in some release."""
-        return self.state in _MAYBE_COMPLETED
-
 
 @dataclasses.dataclass(frozen=True)
 class NodeState:
@@ -315,9 +310,13 @@ class JobState:
         CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
-        # A number counts, too, so that an unknown release does not hide a failed program.
-        completed = [each for each in self.executions if each._may_be_completed]
-        return self.state == "Completed" and not any(each._program_failed for each in completed)
+        has_failed = any(execution._program_failed for execution in self._completed)
+        return self.state == "Completed" and not has_failed
+
+    @property
+    def _completed(self) -> list[ExecutionState]:
+        """The executions that completed or, where the release is unknown, may have completed."""
+        return [execution for execution in self.executions if execution.state in _MAYBE_COMPLETED]
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -1680,27 +1679,31 @@ def _table(state: JobState, asked: str) -> str:
 
 
 def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
-    """Lay out the executions in columns that fit their content."""
-    rows = [["NODE", "SHARD", "STATE", "EXIT", "RESULT", "STATUS"]]
-    rows += [list(map(_one_line, _cells(execution))) for execution in executions]
-    if not any(execution.shard_index for execution in executions):
-        for row in rows:
-            del row[1]  # the shard, which is always 0
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    """Return headings and a row for each execution, in columns that fit their content."""
+    rows = [_cells(execution) for execution in executions]
+    columns = []
+    for heading in rows[0]:
+        if heading == "SHARD" and not any(execution.shard_index for execution in executions):
+            continue
+        column = [heading, *(_one_line(row[heading]) for row in rows)]
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) for cell in column])
+    return ["  ".join(line).rstrip() for line in zip(*columns)]
 
 
-def _cells(execution: ExecutionState) -> list[str]:
-    """Return the cells of an execution's row."""
-    output = execution.run_output
-    code = ""
-    status = execution.status
-    if output:
-        status = status or output.runner_error
-        if output.exit_code != 0 or execution.state == "Completed":
-            code = str(output.exit_code)  # a program that still runs has 0, too
-    location = _location(execution.published_results or StorageSpec())
-    return [execution.node_id, str(execution.shard_index), execution.state, code, location, status]
+def _cells(execution: ExecutionState) -> dict[str, str]:
+    """Return the cells of an execution's row, by their headings."""
+    output = execution.run_output or RunCommandResult()
+    has_code = execution.run_output is not None and execution.state == "Completed"
+    return {
+        "NODE": execution.node_id,
+        "SHARD": str(execution.shard_index),
+        "STATE": execution.state,
+        # A program that still runs has the exit code 0, too.
+        "EXIT": str(output.exit_code) if has_code or output.exit_code != 0 else "",
+        "RESULT": _location(execution.published_results or StorageSpec()),
+        "STATUS": execution.status or output.runner_error,
+    }
 
 
 def _location(results: StorageSpec) -> str:
@@ -1713,20 +1716,20 @@ def _location(results: StorageSpec) -> str:
 
 
 def _stderr_tail(execution: ExecutionState) -> list[str]:
-    """Return the end of a failed program's standard error, where people look for the reason."""
-    output = execution.run_output
+    """Return the end of a failed program's standard error: people look for the reason there."""
     has_failed = execution._program_failed or execution.state in ("Failed", "Error")
-    if not output or not output.stderr.strip() or not has_failed:
+    output = execution.run_output or RunCommandResult()
+    lines = output.stderr.rstrip().splitlines()[-5:]
+    if not has_failed or not lines:
         return []
-    lines = [f"  {_one_line(line)}" for line in output.stderr.rstrip().splitlines()[-5:]]
-    return [f"{_one_line(execution.node_id)}, standard error:", *lines]
+    heading = f"{_one_line(execution.node_id)}, standard error:"
+    return [heading, *(f"  {_one_line(line)}" for line in lines)]
 
 
 def _output(state: JobState) -> str:
     """Return what the programs of completed executions wrote to standard output."""
-    completed = [each for each in state.executions if each._may_be_completed]
-    outputs = [each.run_output for each in completed if each.run_output]
-    if not completed:
+    outputs = [each.run_output for each in state._completed if each.run_output]
+    if not state._completed:
         _say("no execution has completed, so there is no output")
     elif not outputs:
         _say("the server kept no output")
@@ -1737,37 +1740,32 @@ def _output(state: JobState) -> str:
 
 def _say(message: str) -> None:
     """Write a line to standard error. If even that fails, there is nobody to tell."""
-    with contextlib.suppress(OSError):
-        _write(sys.stderr, f"bac_states: {_one_line(message, _MAX_MESSAGE)}\n")
+    if sys.stderr is not None:  # as it is if it was closed when Python started
+        with contextlib.suppress(OSError, ValueError):
+            line = f"bac_states: {_one_line(message, _MAX_MESSAGE)}"
+            print(line, file=sys.stderr, flush=True)
 
 
 def _print(text: str) -> int:
-    """Write to standard output. Return the exit code: 0 if that went well."""
-    try:
-        _write(sys.stdout, text)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:
-            return 141  # the reader went away, which Windows reports as EINVAL
-        _say(f"cannot write to standard output: {error.strerror or error}")
-        return 1
-    return 0
+    """Write to standard output. Return the exit code: 0 if that went well.
 
-
-def _write(stream: Any, text: str) -> None:
-    """Write text, escaped where the encoding lacks it or a terminal could act on it.
-
-    Raise OSError if that fails.
+    Escape what its encoding lacks, and what a terminal could act on.
     """
-    if stream is None:  # it was closed when Python started
-        raise OSError("it is closed")
-    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream = sys.stdout
     try:
+        if stream is None:  # it was closed when Python started
+            raise OSError("it is closed")
         if hasattr(stream, "isatty") and stream.isatty():
             text = "\n".join(map(_escape, text.split("\n")))
+        encoding = getattr(stream, "encoding", None) or "utf-8"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
-    except ValueError as error:  # it was closed since
-        raise OSError(str(error)) from error
+    except (OSError, ValueError) as error:  # a ValueError if it was closed since
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EINVAL):
+            return 141  # the reader went away, which Windows reports as EINVAL
+        _say(f"cannot write to standard output: {getattr(error, 'strerror', None) or error}")
+        return 1
+    return 0
 
 
 _HELP = """\
@@ -1818,6 +1816,7 @@ def _options(argv: list[str] | None) -> Any:
     add("--wait-timeout", metavar="S", type=float, help="wait for S seconds at the most")
     add("--demo", action="store_true", help="ask a server of its own about an example")
     options = parser.parse_args(argv)
+    options.wait |= options.wait_timeout is not None
     if options.job_id is None and options.demo:
         options.job_id = _DEMO_JOB
     if options.job_id is None:
@@ -1835,49 +1834,28 @@ def _check(options: Any) -> None:
         _usable_url("--server", options.server)
 
 
-@contextlib.contextmanager
-def _make_call(options: Any) -> Iterator[_Call]:
-    """Make the call that the options describe. The demo's server runs until the block ends."""
-    if options.demo:
-        with _demo_server() as url:
-            yield _Call(options.job_id, url, options.timeout, None, None)
-    elif options.server is None:
-        yield _Call(options.job_id, None, options.timeout, None, None)
-    else:
+def _fetch(options: Any) -> StateResponse:
+    """Ask once or, with --wait, until the job has ended."""
+    server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
+    with server as url:
         # Unlike a server that is named in code, one that is named here gets the environment's
         # credentials: both come from the same person.
-        headers = _environment_credentials()
-        context = _environment_context()
-        yield _Call(options.job_id, options.server, options.timeout, headers, context)
+        headers = {} if options.demo else _environment_credentials()
+        context = None if options.demo else _environment_context()
+        call = _Call(options.job_id, url, options.timeout, headers, context)
+        if options.wait:
+            return _wait(call, options.wait_timeout, say=_say)
+        return _ask(call, call.timeout)
 
 
-def _run(options: Any) -> tuple[str, int]:
-    """Do what the options say. Return what to print, and the exit code."""
-    _check(options)
-    with _make_call(options) as call:
-        if options.wait or options.wait_timeout is not None:
-            response, code = _wait_to_end(call, options.wait_timeout)
-        else:
-            response, code = _ask(call, call.timeout), 0
+def _format(response: StateResponse, options: Any) -> str:
+    """Return what to print of an answer."""
     if options.json:
         answer = {"state": response.state, "server_version": response.server_version}
-        return json.dumps(answer, default=vars, indent=2) + "\n", code
+        return json.dumps(answer, default=vars, indent=2) + "\n"
     if options.output:
-        return _output(response.state), code
-    return _table(response.state, call.request.job_id), code
-
-
-def _wait_to_end(call: _Call, limit: float | None) -> tuple[StateResponse, int]:
-    """Return the last answer of a wait, and the exit code."""
-    try:
-        response = _wait(call, limit, say=_say)
-    except WaitTimeout as error:
-        if error.response is None:
-            raise
-        _say(error.message)
-        return error.response, 124
-    is_success = response.state.succeeded or _runs_on(response.state)
-    return response, 0 if is_success else 3
+        return _output(response.state)
+    return _table(response.state, options.job_id.strip())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -1887,15 +1865,25 @@ def main(argv: list[str] | None = None) -> int:
     streams are left as they are.
     """
     options = _options(argv)
+    code = 0
     try:
-        text, code = _run(options)
+        _check(options)
+        response = _fetch(options)
+        if options.wait and not (response.state.succeeded or _runs_on(response.state)):
+            code = 3
+    except WaitTimeout as error:
+        _say(error.message)
+        if error.response is None:
+            return 1
+        response = error.response
+        code = 124
     except SDKError as error:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
         _say(str(error))
         return 2
-    return _print(text) or code
+    return _print(_format(response, options)) or code
 
 
 def _run_as_program() -> int:
