@@ -1642,16 +1642,16 @@ def _demo_server() -> Iterator[str]:
             data = self.rfile.read(int(self.headers["Content-Length"]))
             job_id = json.loads(data)["job_id"]
             is_known = job_id == _DEMO_JOB
-            self.send_response(200 if is_known else 500)
+            self.send_response_only(
+                200 if is_known else 500
+            )  # unlike send_response, it logs nothing
             self.end_headers()
             answer = _DEMO_ANSWER if is_known else f"Job not found. ID: {job_id}"
             self.wfile.write(answer.encode())
 
         def do_GET(self) -> None:  # v0.3.17 had no such route
-            self.send_error(404)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+            self.send_response_only(404)
+            self.end_headers()
 
     try:
         # http.server.HTTPServer would look up the host's name, which can take seconds.
@@ -1898,18 +1898,11 @@ def _run_as_program() -> int:
             os.kill(os.getpid(), signal.SIGINT)  # ends a shell's loop around it, too
         return 130
     finally:
-        _flush(sys.stdout)
-        _flush(sys.stderr)
-
-
-def _flush(stream: Any) -> None:
-    """Flush a stream. If that fails, discard what is in it, or Python would fail at exit, too."""
-    if stream is None or stream.closed:
-        return
-    try:
-        stream.flush()
-    except OSError:  # do as the "Note on SIGPIPE" in the signal module's documentation
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # one that is closed may be None
+            try:
+                stream.flush()
+            except OSError:  # discard the rest, as the "Note on SIGPIPE" in signal's documentation
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":
