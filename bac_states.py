@@ -55,9 +55,11 @@ if TYPE_CHECKING:  # importing typing at run time would make the import of this 
 
     _Reader = Callable[[Any], Any]
     _Member = tuple[str, tuple[type, ...], _Reader | None]
+    _MembersByName = dict[str, _Member | None]
     _Address = urllib.parse.SplitResult
 else:
     Any = object
+    _MembersByName = dict
 
 __all__ = [
     "BadRequest", "DecodeError", "ExecutionState", "InternalServerError", "JobNotFound", "JobState",
@@ -69,8 +71,6 @@ __version__ = "1.1.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
-_MAX_SPELLINGS = 500  # that are kept of an object's members, for a server can make up any
-_LONGEST_SPELLING = 100  # characters of one that is kept
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
 _MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: enough for `body` once secrets are masked
 _MAX_MESSAGE = 400  # characters of SDKError.message
@@ -370,21 +370,23 @@ def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
     return _Mismatch(f"expected {names}, got {type(value).__name__}")
 
 
-# A reader is a function that turns a JSON value into ours, or raises _Mismatch. A table describes
-# a JSON object: it maps the name of each member that we read to its description.
+# A reader is a function that turns a JSON value into ours, or raises _Mismatch.
 
 
-def _member(field: str, *types: type, convert: _Reader | None = None) -> _Member:
-    """Describe a member: the field that it fills, its JSON types, and what converts its value."""
-    return field, types, convert
+def _fields(
+    types: type | tuple[type, ...],
+    *names: str,
+    convert: _Reader | None = None,
+    **renamed: str,
+) -> dict[str, _Member]:
+    """Describe members of an object: their JSON types, and what converts their values.
 
-
-def _fields(kind: type, *names: str) -> dict[str, _Member]:
-    """Describe members of one JSON type that fill the fields of the same names as they are.
-
-    The names are ours: `_folded` makes `node_id` and `NodeID` the same.
+    They fill the fields of the same names, or those that `renamed` gives: ID="job_id".
     """
-    return {name: _member(name, kind) for name in names}
+    if isinstance(types, type):
+        types = (types,)
+    fields = {**dict(zip(names, names)), **renamed}
+    return {name: (field, types, convert) for name, field in fields.items()}
 
 
 def _folded(name: str) -> str:
@@ -392,28 +394,24 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
-def _find(
-    name: str, members: Mapping[str, _Member], met: dict[str, _Member | None]
-) -> _Member | None:
-    """Return the member that has this name in any spelling, or None if nobody reads it.
+class _Members(_MembersByName):
+    """The members of an object, by their folded names and by the spellings that answers repeat."""
 
-    Add the spelling to those that were met, for an answer repeats the same ones all the time.
-    """
-    member = members.get(_folded(name))
-    if len(met) < _MAX_SPELLINGS and len(str(name)) <= _LONGEST_SPELLING:
-        met[name] = member
-    return member
+    def __missing__(self, name: str) -> _Member | None:
+        member = self.get(_folded(name))
+        if len(self) < 500 and len(str(name)) < 100:  # for a server can make up any
+            self[name] = member
+        return member
 
 
-def _object_reader(
-    table: Mapping[str, _Member], model: Callable[..., Any] | None = None
-) -> _Reader:
+def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, _Member]) -> _Reader:
     """Make a reader that turns an object into a model; without one, into a dict of our fields.
 
     A member that is unknown or null is left out. If it comes in several spellings, the last counts.
     """
-    members = {_folded(name): member for name, member in table.items()}
-    met: dict[str, _Member | None] = {}  # by the spellings of names in answers
+    members = _Members()
+    for description in descriptions:
+        members.update({_folded(name): member for name, member in description.items()})
 
     def read(value: Any) -> Any:
         if value is None:  # only in arrays and maps; as in Go, it counts as an empty object
@@ -422,7 +420,7 @@ def _object_reader(
             raise _expected((dict,), value)
         found = {}
         for name, item in value.items():
-            member = met[name] if name in met else _find(name, members, met)
+            member = members[name]
             if member is None or item is None:
                 continue
             field, types, convert = member
@@ -509,9 +507,9 @@ def _to_status(text: str) -> str:
     return text
 
 
-def _numbered(*words: str) -> dict[int, str]:
+def _numbered(words: str) -> dict[int, str]:
     """Number words from 0 on."""
-    return dict(enumerate(words))
+    return dict(enumerate(words.split("|")))
 
 
 def _to_word(state: int | str, words: Mapping[int, str]) -> str:
@@ -519,7 +517,7 @@ def _to_word(state: int | str, words: Mapping[int, str]) -> str:
     return state if isinstance(state, str) else words.get(state, str(state))
 
 
-_DESIRED_WORDS = _numbered("Pending", "Running", "Stopped")
+_DESIRED_WORDS = _numbered("Pending|Running|Stopped")
 
 
 def _to_desired_state(state: int | str) -> str:
@@ -534,42 +532,40 @@ def _to_desired_state(state: int | str) -> str:
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _object_reader(_fields(bool, "complete", "result"), VerificationResult)
-_S3 = {
-    **_fields(str, "bucket", "key", "checksum", "version_id", "endpoint", "region"),
-    "checksum_sha256": _member("checksum", str),  # the newer API's name
-}
-_read_s3 = _object_reader(_S3, S3StorageSpec)
-_STORAGE = {
-    **_fields(str, "storage_source", "name", "cid", "url", "path", "source_path", "repo"),
-    **_fields(bool, "read_write"),
-    "s3": _member("s3", dict, convert=_read_s3),
-    "metadata": _member("metadata", dict, convert=_map_reader(_to_text)),
-}
-_read_storage = _object_reader(_STORAGE, StorageSpec)
-_OUTPUT = {
-    **_fields(str, "stdout", "stderr", "runner_error"),
-    **_fields(bool, "stdout_truncated", "stderr_truncated"),
-    **_fields(int, "exit_code"),
-    "error_msg": _member("runner_error", str),  # the newer API's name, v1.1.1+
-}
-_read_output = _object_reader(_OUTPUT, RunCommandResult)
-_EXECUTION = {
-    **_fields(str, "node_id", "job_id", "compute_reference", "state", "verification_proposal"),
-    **_fields(int, "shard_index", "version"),
-    **_fields(bool, "accepted_ask_for_bid"),
-    "execution_id": _member("compute_reference", str),  # v0.3.17 to v0.3.19
-    "status": _member("status", str, convert=_to_status),
-    "desired_state": _member("desired_state", int, str, convert=_to_desired_state),
-    "verification_result": _member("verification_result", dict, convert=_read_verification),
-    "published_results": _member("published_results", dict, convert=_read_storage),
-    "run_output": _member("run_output", dict, convert=_read_output),
-    "create_time": _member("create_time", str, convert=_to_time),
-    "update_time": _member("update_time", str, convert=_to_time),
-}
-_read_executions = _array_reader(_object_reader(_EXECUTION, ExecutionState))
-_SHARD = {"executions": _member("executions", list, convert=_read_executions)}
-_read_shard = _object_reader(_SHARD)
+_read_verification = _object_reader(VerificationResult, _fields(bool, "complete", "result"))
+_read_s3 = _object_reader(
+    S3StorageSpec,
+    _fields(str, "bucket", "key", "checksum", "version_id", "endpoint", "region"),
+    _fields(str, ChecksumSHA256="checksum"),  # the newer API's name
+)
+_read_storage = _object_reader(
+    StorageSpec,
+    _fields(str, "storage_source", "name", "cid", "url", "path", "source_path", "repo"),
+    _fields(bool, "read_write"),
+    _fields(dict, "s3", convert=_read_s3),
+    _fields(dict, "metadata", convert=_map_reader(_to_text)),
+)
+_read_output = _object_reader(
+    RunCommandResult,
+    _fields(str, "stdout", "stderr", "runner_error"),
+    _fields(str, ErrorMsg="runner_error"),  # the newer API's name, v1.1.1+
+    _fields(bool, "stdout_truncated", "stderr_truncated"),
+    _fields(int, "exit_code"),
+)
+_EXECUTION = (
+    _fields(str, "node_id", "job_id", "compute_reference", "state", "verification_proposal"),
+    _fields(str, ExecutionId="compute_reference"),  # v0.3.17 to v0.3.19
+    _fields(int, "shard_index", "version"),
+    _fields(bool, "accepted_ask_for_bid"),
+    _fields(str, "status", convert=_to_status),
+    _fields((int, str), "desired_state", convert=_to_desired_state),
+    _fields(dict, "verification_result", convert=_read_verification),
+    _fields(dict, "published_results", convert=_read_storage),
+    _fields(dict, "run_output", convert=_read_output),
+    _fields(str, "create_time", "update_time", convert=_to_time),
+)
+_read_executions = _array_reader(_object_reader(ExecutionState, *_EXECUTION))
+_read_shard = _object_reader(None, _fields(list, "executions", convert=_read_executions))
 
 
 def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
@@ -582,71 +578,60 @@ def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
 
 
 # Up to v0.2.7 the state of a shard is a number, and v0.2.6 changed what the numbers mean.
-_SHARD_WORDS_TO_V0_2_5 = _numbered(
-    "", "Bidding", "Cancelled", "Waiting", "Running", "Error", "Verifying", "Completed"
+_SHARD_WORDS_TO_V0_2_5 = _numbered("|Bidding|Cancelled|Waiting|Running|Error|Verifying|Completed")
+_SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Completed")
+# A shard is read without a model, for what its number means depends on the others.
+_read_node_shards = _map_reader(_object_reader(None, *_EXECUTION, _fields((int, str), "state")))
+_read_node_map = _map_reader(
+    _object_reader(None, _fields(dict, "shards", convert=_read_node_shards))
 )
-_SHARD_WORDS = _numbered(
-    "", "Bidding", "Waiting", "Running", "Verifying", "Cancelled", "Error", "Completed"
-)
-# These are read without a model: what the number of one means depends on all of them.
-_NODE_SHARD = {**_EXECUTION, "state": _member("state", int, str)}
-_NODE = {"shards": _member("shards", dict, convert=_map_reader(_object_reader(_NODE_SHARD)))}
-_read_node_map = _map_reader(_object_reader(_NODE))
 
 
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     """Read the execution of each shard of every node (up to v0.3.19)."""
-    shards = []
-    for node_id, node in _read_node_map(nodes).items():
-        for key, shard in node.get("shards", {}).items():
-            if not re.fullmatch("[0-9]{1,9}", str(key)):
-                raise _Mismatch("expected a shard's index as the key", node_id, "Shards", key)
-            shards.append((node_id, int(key), shard))
+    shards = {
+        (node_id, key): shard
+        for node_id, node in _read_node_map(nodes).items()
+        for key, shard in node.get("shards", {}).items()
+    }
     _check_size(shards)
-    words = _shard_words([shard for _, _, shard in shards])
+    # Only servers up to v0.2.5 write an index of 0, and nearly every job has a shard 0.
+    writes_zero = any(shard.get("shard_index") == 0 for shard in shards.values())
+    words = _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
     executions = []
-    for node_id, index, shard in shards:
+    for (node_id, key), shard in shards.items():
+        if not re.fullmatch("[0-9]{1,9}", str(key)):
+            raise _Mismatch("expected a shard's index as the key", node_id, "Shards", key)
         shard["node_id"] = shard.get("node_id") or node_id
-        shard["shard_index"] = shard.get("shard_index") or index
+        shard["shard_index"] = shard.get("shard_index") or int(key)
         shard["state"] = _to_word(shard.get("state", ""), words)
         executions.append(ExecutionState(**shard))
     return tuple(executions)
 
 
-def _shard_words(shards: list[dict[str, Any]]) -> Mapping[int, str]:
-    """Return the words for the numbers in the shards of an answer.
-
-    Only servers up to v0.2.5 write an index of 0, and nearly every job has a shard 0.
-    """
-    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
-
-
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
-    """Derive a job's state from its shards."""
+    """Derive a job's state from its shards: servers that list nodes do not send it."""
     states = {shard.state for shard in shards}
-    at_rest = {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if any(state not in at_rest for state in states):  # Waiting, Running, Verifying, or unknown
-        return "InProgress"
+    if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
+        return "InProgress"  # Waiting, Running, Verifying, or unknown
     if "Error" in states:
         return "Error"
     if "Completed" in states:
-        return "Completed"
-    # Cancelled ends a node's bid, not the job. A node whose bid lost may stay Bidding for ever.
-    return "InProgress" if "Bidding" in states else "New"
+        return "Completed"  # a node whose bid lost may stay Bidding for ever
+    if "Bidding" in states:
+        return "InProgress"
+    return "New"  # Cancelled ends a node's bid, and not the job
 
 
-_STATE = {
-    **_fields(str, "job_id", "state", "status"),
-    **_fields(int, "version"),
-    "nodes": _member("nodes", dict, convert=_read_nodes),  # up to v0.3.19
-    "shards": _member("executions", dict, convert=_read_shards),  # v0.3.20 to v0.3.23
-    "executions": _member("executions", list, convert=_read_executions),  # v0.3.24+
-    "create_time": _member("create_time", str, convert=_to_time),
-    "update_time": _member("update_time", str, convert=_to_time),
-    "timeout_at": _member("timeout_at", str, convert=_to_time),
-}
-_read_state_members = _object_reader(_STATE)
+_read_state_members = _object_reader(
+    None,
+    _fields(str, "job_id", "state", "status"),
+    _fields(int, "version"),
+    _fields(dict, "nodes", convert=_read_nodes),  # up to v0.3.19
+    _fields(dict, Shards="executions", convert=_read_shards),  # v0.3.20 to v0.3.23
+    _fields(list, "executions", convert=_read_executions),  # v0.3.24+
+    _fields(str, "create_time", "update_time", "timeout_at", convert=_to_time),
+)
 
 
 def _read_state(value: dict[str, Any]) -> JobState:
@@ -671,15 +656,14 @@ def _read_state(value: dict[str, Any]) -> JobState:
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_RESULT = {"Type": _member("type", str), "Params": _member("params", dict)}
-_read_type_and_params = _object_reader(_RESULT)
+_read_type_and_params = _object_reader(None, _fields(str, "Type"), _fields(dict, "Params"))
 
 
 def _read_result(value: dict[str, Any]) -> StorageSpec:
     """Read where the results are: first their Type, which says how to read the Params."""
     result = _read_type_and_params(value)
-    source = result.get("type", "")
-    params = result.get("params", {})  # not read yet
+    source = result.get("Type", "")
+    params = result.get("Params", {})  # not read yet
     if not source:
         return StorageSpec()
     if source.lower() == "s3":
@@ -688,90 +672,92 @@ def _read_result(value: dict[str, Any]) -> StorageSpec:
     return dataclasses.replace(storage, storage_source=source)
 
 
-_NUMBERED_STATE = {"StateType": _member("word", int, str), "Message": _member("message", str)}
-_NAMED_STATE = {"StateType": _member("word", str), "Message": _member("message", str)}
-_NEWER_RECORD = {
-    "Revision": _member("version", int),
-    "CreateTime": _member("create_time", int, convert=_to_utc),
-    "ModifyTime": _member("update_time", int, convert=_to_utc),
-}
-_NEWER_EXECUTION = {
-    "ID": _member("compute_reference", str),
-    "JobID": _member("job_id", str),
-    "NodeID": _member("node_id", str),
-    "PartitionIndex": _member("shard_index", int),  # v1.6.1+
-    "ComputeState": _member("compute", dict, convert=_object_reader(_NUMBERED_STATE)),
-    "DesiredState": _member("desired", dict, convert=_object_reader(_NUMBERED_STATE)),
-    "PublishedResult": _member("published_results", dict, convert=_read_result),
-    "RunOutput": _member("run_output", dict, convert=_read_output),
-    **_NEWER_RECORD,
-}
-_NEWER_JOB = {
-    "ID": _member("job_id", str),
-    "Name": _member("name", str),
-    "Type": _member("job_type", str),
-    "State": _member("state", dict, convert=_object_reader(_NAMED_STATE)),
-    **_NEWER_RECORD,
-}
-_read_newer_executions = _array_reader(_object_reader(_NEWER_EXECUTION))
-_LISTING = {
-    "Items": _member("items", list, convert=_read_newer_executions),  # v1.4.0+
-    "Executions": _member("items", list, convert=_read_newer_executions),  # v1.2.2 to v1.3.2
-}
+_read_named_state = _object_reader(None, _fields(str, "StateType", "Message"))
+_read_numbered_state = _object_reader(
+    None, _fields((int, str), "StateType"), _fields(str, "Message")
+)
+_read_newer_job = _object_reader(
+    None,
+    _fields(str, "ID", "Name", "Type"),
+    _fields(dict, "State", convert=_read_named_state),
+    _fields(int, "Revision"),
+    _fields(int, "CreateTime", "ModifyTime", convert=_to_utc),
+)
+_read_newer_execution = _object_reader(
+    None,
+    _fields(str, "ID", "JobID", "NodeID"),
+    _fields(int, "PartitionIndex"),  # v1.6.1+
+    _fields(dict, "ComputeState", "DesiredState", convert=_read_numbered_state),
+    _fields(dict, "PublishedResult", convert=_read_result),
+    _fields(dict, "RunOutput", convert=_read_output),
+    _fields(int, "Revision"),
+    _fields(int, "CreateTime", "ModifyTime", convert=_to_utc),
+)
+_read_newer_executions = _array_reader(_read_newer_execution)
+_read_listing = _object_reader(
+    None,
+    _fields(list, "Items", convert=_read_newer_executions),  # v1.4.0+
+    _fields(list, Executions="Items", convert=_read_newer_executions),  # v1.2.2 to v1.3.2
+)
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
 # APIs (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 changed the numbers from 6 on.
 
 _JOB_WORDS = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Stopped": "Cancelled"}
-_EARLY_WORDS = ["Undefined", "New", "AskForBid", "AskForBidAccepted"]
-_EARLY_WORDS += ["AskForBidRejected", "BidAccepted"]
-_EXECUTION_WORDS_TO_V1_5_1 = _numbered(
-    *_EARLY_WORDS, "BidRejected", "Completed", "Failed", "Cancelled"
-)
-_EXECUTION_WORDS = _numbered(
-    *_EARLY_WORDS, "Running", "Publishing", "BidRejected", "Completed", "Failed", "Cancelled"
-)
+_EARLY_WORDS = "Undefined|New|AskForBid|AskForBidAccepted|AskForBidRejected|BidAccepted"
+_WORDS_TO_V1_5_1 = _numbered(f"{_EARLY_WORDS}|BidRejected|Completed|Failed|Cancelled")
+_WORDS = _numbered(f"{_EARLY_WORDS}|Running|Publishing|BidRejected|Completed|Failed|Cancelled")
 # Numbers with only one meaning: 10 and 11 came with v1.5.2.
-_UNAMBIGUOUS_WORDS = {**_numbered(*_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
+_UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 
 
 def _execution_words(server_version: str) -> Mapping[int, str]:
     """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
     version = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
-    if version is None:
-        return _UNAMBIGUOUS_WORDS
-    *numbers, suffix = version.groups()
-    release = tuple(map(int, numbers))
-    if release == (0, 0, 0):  # a build without a version calls itself v0.0.0-xxxxxxx
-        return _UNAMBIGUOUS_WORDS
-    if release == (1, 5, 1) and suffix:  # v1.5.1-36-g0a1b2c3 is on the way to v1.5.2
-        return _UNAMBIGUOUS_WORDS
-    return _EXECUTION_WORDS if release >= (1, 5, 2) else _EXECUTION_WORDS_TO_V1_5_1
+    release = tuple(map(int, version.group(1, 2, 3))) if version else (0, 0, 0)
+    if release >= (1, 5, 2):
+        return _WORDS
+    if (0, 0, 0) < release < (1, 5, 1) or server_version == "v1.5.1":
+        return _WORDS_TO_V1_5_1
+    # v1.5.1-36-g0a1b2c3 is on the way to v1.5.2. A build without a version says v0.0.0-xxxxxxx.
+    return _UNAMBIGUOUS_WORDS
 
 
 def _from_newer_job(
-    members: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
+    job: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
 ) -> JobState:
     """Make the models from the newer API's job and its executions."""
-    state = members.pop("state", {})
-    word: str = state.get("word", "")
+    state = job.get("State", {})
+    word: str = state.get("StateType", "")
     return JobState(
+        job_id=job["ID"],
         state=_JOB_WORDS.get(word, word),
-        status=state.get("message", ""),
+        status=state.get("Message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
-        **members,  # the rest, by the names of the fields
+        version=job.get("Revision", 0),
+        create_time=job.get("CreateTime", ""),
+        update_time=job.get("ModifyTime", ""),
+        job_type=job.get("Type", ""),
     )
 
 
-def _from_newer_execution(members: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
+def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
     """Make an execution: its two states become words, and their messages its status."""
-    compute = members.pop("compute", {})
-    desired = members.pop("desired", {})
+    compute = execution.get("ComputeState", {})
+    desired = execution.get("DesiredState", {})
     return ExecutionState(
-        state=_to_word(compute.get("word", ""), words),
-        desired_state=_to_desired_state(desired.get("word", "")),
-        status=_join(compute.get("message", ""), desired.get("message", "")),
-        **members,  # the rest, by the names of the fields
+        node_id=execution.get("NodeID", ""),
+        job_id=execution.get("JobID", ""),
+        shard_index=execution.get("PartitionIndex", 0),
+        compute_reference=execution.get("ID", ""),
+        state=_to_word(compute.get("StateType", ""), words),
+        status=_join(compute.get("Message", ""), desired.get("Message", "")),
+        desired_state=_to_desired_state(desired.get("StateType", "")),
+        published_results=execution.get("PublishedResult"),
+        run_output=execution.get("RunOutput"),
+        version=execution.get("Revision", 0),
+        create_time=execution.get("CreateTime", ""),
+        update_time=execution.get("ModifyTime", ""),
     )
 
 
@@ -782,12 +768,12 @@ def _join(first: str, second: str) -> str:
     return first or second
 
 
-_ANSWER = {
-    "state": _member("state", dict, convert=_read_state),
-    "Job": _member("job", dict, convert=_object_reader(_NEWER_JOB)),
-    "Executions": _member("executions", dict, convert=_object_reader(_LISTING)),
-}
-_read_answer = _object_reader(_ANSWER)
+_read_answer = _object_reader(
+    None,
+    _fields(dict, "state", convert=_read_state),
+    _fields(dict, "Job", convert=_read_newer_job),
+    _fields(dict, "Executions", convert=_read_listing),
+)
 
 
 def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
@@ -797,16 +783,15 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     """
     parsed = _parse(document)
     answer = _read_answer(parsed)
-    job = answer.get("job", {})
-    name = job.pop("name", "")  # which a JobState does not have
+    job = answer.get("Job", {})
     if "state" in answer:
         state: JobState = answer["state"]
-    elif job.get("job_id"):
-        executions = answer.get("executions", {}).get("items", ())
+    elif job.get("ID"):
+        executions = answer.get("Executions", {}).get("Items", ())
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    is_asked = state.job_id.startswith(asked) or name == asked
+    is_asked = state.job_id.startswith(asked) or job.get("Name") == asked
     if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
@@ -1443,13 +1428,12 @@ def _refusal(call: _Call, answer: _Answer) -> SDKError:
     )
 
 
-_DETAILS = {"Reason": _member("reason", str)}
-_REFUSAL = {
-    "Message": _member("message", str),
-    "Error": _member("error", str),
-    "Details": _member("details", dict, convert=_object_reader(_DETAILS)),
-}
-_read_refusal = _object_reader(_REFUSAL)
+_read_details = _object_reader(None, _fields(str, "reason"))
+_read_refusal = _object_reader(
+    None,
+    _fields(str, "message", "error"),
+    _fields(dict, "details", convert=_read_details),
+)
 
 
 def _refusal_text(answer: _Answer) -> str:
