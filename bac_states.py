@@ -850,41 +850,42 @@ class _Deadline:
         return left
 
 
-class _Connection:
-    """A connection on which every step ends by a deadline."""
+def _dial(peer: _Address, deadline: _Deadline, opened: contextlib.ExitStack) -> socket.socket:
+    """Connect to the first address that answers. The addresses share the time.
 
-    def __init__(self, deadline: _Deadline) -> None:
+    `opened` closes every socket in the end, those that failed, too.
+    """
+    port = peer.port or _PORTS[peer.scheme]
+    addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
+    failure = OSError("the host has no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        try:
+            sock = opened.enter_context(socket.socket(family, kind, protocol))
+            sock.settimeout(deadline.left() / (len(addresses) - tried))
+            sock.connect(address)
+            return sock
+        except OSError as error:  # try the next: this machine may lack IPv6, for example
+            failure = error
+    raise failure
+
+
+class _Connection(io.RawIOBase):
+    """A connected socket, for one request, on which every step ends by a deadline.
+
+    To HTTPResponse it is the stream to read from. What `opened` holds is closed in the end.
+    """
+
+    def __init__(
+        self, sock: socket.socket, deadline: _Deadline, opened: contextlib.ExitStack
+    ) -> None:
         self.deadline = deadline
-        self._opened = contextlib.ExitStack()
-
-    def close(self) -> None:
-        """Close all that was opened here."""
-        self._opened.close()
-
-    def connect(self, peer: _Address) -> None:
-        """Connect to the first address that answers. The addresses share the time."""
-        port = peer.port or _PORTS[peer.scheme]
-        addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
-        failure = OSError("the host has no address")
-        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-            try:
-                self._sock = self._opened.enter_context(socket.socket(family, kind, protocol))
-                self._sock.settimeout(self.deadline.left() / (len(addresses) - tried))
-                self._sock.connect(address)
-                return
-            except OSError as error:  # try the next: this machine may lack IPv6, for example
-                failure = error
-        raise failure
+        self._sock = sock
+        self._opened = opened
 
     def timed_socket(self) -> socket.socket:
         """Return the socket for the next step, with what is left of the time as its timeout."""
         self._sock.settimeout(self.deadline.left())
         return self._sock
-
-    def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Replace the socket by one that speaks TLS. CPython times the handshake as one step."""
-        secured = context.wrap_socket(self.timed_socket(), server_hostname=host)
-        self._sock = self._opened.enter_context(secured)
 
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
@@ -898,27 +899,19 @@ class _Connection:
         if body:
             lines.append(f"Content-Length: {len(body)}")
         self.timed_socket().sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        stream: Any = _Stream(self)  # type checkers expect a socket
+        stream: Any = self  # HTTPResponse wants a socket, but calls only its makefile
         response = self._opened.enter_context(http.client.HTTPResponse(stream))
         response.begin()  # not documented; if it goes away, this is an AttributeError
         return response
 
-
-class _Stream(io.RawIOBase):
-    """What a connection receives. Closing this leaves the connection open."""
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return the stream with a buffer. HTTPResponse calls this method of its socket only."""
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._connection.timed_socket().recv_into(buffer)
+        return self.timed_socket().recv_into(buffer)
 
 
 @dataclasses.dataclass
@@ -957,10 +950,8 @@ class _Server:
         if self.proxy and self.address.scheme == "http":
             target = self.url + path  # RFC 9112, 3.2.2
             headers = {**headers, **self.proxy.headers}
-        with contextlib.closing(_Connection(deadline)) as connection:
-            connection.connect(self.proxy.address if self.proxy else self.address)
-            if self.address.scheme == "https":
-                self._secure(connection)
+        with contextlib.ExitStack() as opened:
+            connection = self._connect(deadline, opened)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
@@ -969,8 +960,12 @@ class _Server:
         url = self.url + path
         return _Answer(url, response.status, response.reason, response.headers, content)
 
-    def _secure(self, connection: _Connection) -> None:
-        """Start TLS with the server, behind a proxy through a tunnel."""
+    def _connect(self, deadline: _Deadline, opened: contextlib.ExitStack) -> _Connection:
+        """Connect to the server: directly or through a proxy, which for https opens a tunnel."""
+        peer = self.proxy.address if self.proxy else self.address
+        connection = _Connection(_dial(peer, deadline, opened), deadline, opened)
+        if self.address.scheme == "http":
+            return connection
         if self.proxy:
             host = self.address.netloc + ("" if self.address.port else ":443")
             response = connection.request("CONNECT", host, {"Host": host, **self.proxy.headers})
@@ -978,7 +973,10 @@ class _Server:
                 raise OSError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
         if self.context is None:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
-        connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
+        host = (self.address.hostname or "").rstrip(".")
+        # CPython applies the socket's timeout to the handshake as a whole.
+        secured = self.context.wrap_socket(connection.timed_socket(), server_hostname=host)
+        return _Connection(opened.enter_context(secured), deadline, opened)
 
 
 def _read_whole(response: http.client.HTTPResponse) -> bytearray:
