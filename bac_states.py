@@ -930,6 +930,14 @@ class _Answer:
 
 
 @dataclasses.dataclass
+class _Proxy:
+    """A proxy, and the headers that tell it who its user is."""
+
+    address: _Address
+    headers: dict[str, str]
+
+
+@dataclasses.dataclass
 class _Server:
     """A server, and the way to it: directly or through a proxy."""
 
@@ -1131,14 +1139,6 @@ def _is_ipv6(text: str) -> bool:
     except OSError:
         return False
     return True
-
-
-@dataclasses.dataclass
-class _Proxy:
-    """A proxy, and the headers that tell it who its user is."""
-
-    address: _Address
-    headers: dict[str, str]
 
 
 def _basic(user: str, password: str) -> str:
