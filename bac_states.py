@@ -825,43 +825,32 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 
 # ------------------------------------------------------------------------------------- transport
-# `_Server.exchange` sends a request over a `_Connection`, on which every step ends by a deadline.
-# HTTPResponse parses the answer; the functions at the end check that its body is whole.
+# `_Server.exchange` sends a request over a `_Connection`, on which every step ends by a deadline, a
+# time of `time.monotonic`. HTTPResponse parses the answer; `_read_whole` checks its body.
 
-_PORTS = {"http": 80, "https": 443}
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
 
 
-class _Deadline:
-    """The time by which a call has to be over."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Return the seconds that are left. Raise TimeoutError if there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        return left
+def _seconds_left(deadline: float) -> float:
+    """Return the seconds until a deadline. Raise TimeoutError if it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
 
 
-def _dial(peer: _Address, deadline: _Deadline, opened: contextlib.ExitStack) -> socket.socket:
-    """Connect to the first address that answers. The addresses share the time.
-
-    `opened` closes every socket in the end, those that failed, too.
-    """
-    port = peer.port or _PORTS[peer.scheme]
+def _dial(peer: _Address, deadline: float, opened: contextlib.ExitStack) -> socket.socket:
+    """Connect to the first address that answers. `opened` is to close every socket made here."""
+    port = peer.port or (443 if peer.scheme == "https" else 80)
     addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
     failure = OSError("the host has no address")
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         try:
             sock = opened.enter_context(socket.socket(family, kind, protocol))
-            sock.settimeout(deadline.left() / (len(addresses) - tried))
+            sock.settimeout(_seconds_left(deadline) / (len(addresses) - tried))  # a fair share
             sock.connect(address)
             return sock
         except OSError as error:  # try the next: this machine may lack IPv6, for example
@@ -870,48 +859,79 @@ def _dial(peer: _Address, deadline: _Deadline, opened: contextlib.ExitStack) -> 
 
 
 class _Connection(io.RawIOBase):
-    """A connected socket, for one request, on which every step ends by a deadline.
+    """A socket with a deadline, read as a stream. Closing the stream leaves the socket open."""
 
-    To HTTPResponse it is the stream to read from. What `opened` holds is closed in the end.
-    """
-
-    def __init__(
-        self, sock: socket.socket, deadline: _Deadline, opened: contextlib.ExitStack
-    ) -> None:
-        self.deadline = deadline
+    def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
         self._sock = sock
+        self.deadline = deadline
         self._opened = opened
 
     def timed_socket(self) -> socket.socket:
-        """Return the socket for the next step, with what is left of the time as its timeout."""
-        self._sock.settimeout(self.deadline.left())
+        """Return the socket for the next step, with the time left as its timeout."""
+        self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock
-
-    def request(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
-    ) -> http.client.HTTPResponse:
-        """Send a request, and return the response once its status and headers are read.
-
-        The caller has checked that nothing in the request contains a line end.
-        """
-        lines = [f"{method} {target} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if body:
-            lines.append(f"Content-Length: {len(body)}")
-        self.timed_socket().sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        stream: Any = self  # HTTPResponse wants a socket, but calls only its makefile
-        response = self._opened.enter_context(http.client.HTTPResponse(stream))
-        response.begin()  # not documented; if it goes away, this is an AttributeError
-        return response
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         return self.timed_socket().recv_into(buffer)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Return the stream with a buffer, as HTTPResponse asks its socket for one."""
+        return io.BufferedReader(self)
+
+    def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> http.client.HTTPResponse:
+        """Send a request, and return the response once its status and headers are read."""
+        # No part has a line end: URLs and headers are checked, and the job's id is quoted.
+        lines = [f"{method} {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        self.timed_socket().sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        stream: Any = self  # type checkers expect a socket, but only makefile() is called
+        response = self._opened.enter_context(http.client.HTTPResponse(stream))
+        response.begin()  # not documented; if it goes away, this is an AttributeError
+        return response
+
+
+def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) -> None:
+    """Append what arrives to `body`, until it ends or is longer than the limit."""
+    while len(body) <= limit:
+        piece = response.read1(65536)
+        if not piece:
+            break
+        body += piece
+
+
+def _declared_length(headers: http.client.HTTPMessage) -> int:
+    """Return the Content-Length. It is 0 if there is none, or if chunks replace it."""
+    lengths = {value.strip() for value in headers.get_all("Content-Length", ["0"])}
+    length = lengths.pop()
+    if lengths or not re.fullmatch("[0-9]{1,18}", length):  # two different ones, or no number
+        raise OSError("the answer has a bad Content-Length")
+    return 0 if "Transfer-Encoding" in headers else int(length)
+
+
+def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
+    """Append the body of a 200 to `body`. Raise OSError for what http.client overlooks."""
+    headers = response.headers
+    coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
+    encoding = ", ".join(headers.get_all("Content-Encoding", [])).lower()
+    if coding not in ("", "chunked") or encoding not in ("", "identity"):
+        raise OSError("the answer has a coding that was not asked for")
+    length = _declared_length(headers)
+    if length > _MAX_ANSWER:
+        raise OSError(_TOO_LARGE)
+    _read_into(body, response, _MAX_ANSWER)  # IncompleteRead if the last chunk is missing
+    if len(body) > _MAX_ANSWER:
+        raise OSError(_TOO_LARGE)
+    if len(body) < length:
+        raise OSError(_CUT_SHORT)
+    if not body and not coding and "Content-Length" not in headers:
+        raise OSError(_CUT_SHORT)  # within the headers: the one that announces a body is missing
 
 
 @dataclasses.dataclass
@@ -930,110 +950,53 @@ class _Answer:
 
 
 @dataclasses.dataclass
-class _Proxy:
-    """A proxy, and the headers that tell it who its user is."""
-
-    address: _Address
-    headers: dict[str, str]
-
-
-@dataclasses.dataclass
 class _Server:
-    """A server, and the way to it: directly or through a proxy."""
+    """A server, and the proxy to ask it through, if any."""
 
     address: _Address
-    proxy: _Proxy | None
+    proxy: _Address | None
+    proxy_headers: Mapping[str, str]  # they tell the proxy who its user is
     context: ssl.SSLContext | None  # if it is None, it is made when it is first needed
 
-    @property
-    def url(self) -> str:
-        return self.address.geturl()
-
     def exchange(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: _Deadline
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: float
     ) -> _Answer:
         """Send a request and return the answer."""
+        url = self.address.geturl() + path
         target = self.address.path + path
-        headers = {"Host": self.address.netloc, **headers}  # a caller's Host replaces ours
+        all_headers = {"Host": self.address.netloc, **headers}  # a caller's Host replaces ours
         if self.proxy and self.address.scheme == "http":
-            target = self.url + path  # RFC 9112, 3.2.2
-            headers = {**headers, **self.proxy.headers}
+            target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
+            all_headers.update(self.proxy_headers)
         with contextlib.ExitStack() as opened:
             connection = self._connect(deadline, opened)
-            response = connection.request(method, target, headers, body)
+            response = connection.request(method, target, all_headers, body)
+            content = bytearray()
             if response.status == 200:
-                content = _read_whole(response)
-            else:
-                content = _read_start(response, connection)
-        url = self.url + path
+                _read_whole(content, response)
+            else:  # the body may stall or break off; half the time left is kept for the next route
+                connection.deadline = (time.monotonic() + deadline) / 2
+                with contextlib.suppress(*_NETWORK_ERRORS):
+                    _read_into(content, response, _MAX_REFUSAL)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
-    def _connect(self, deadline: _Deadline, opened: contextlib.ExitStack) -> _Connection:
-        """Connect to the server: directly or through a proxy, which for https opens a tunnel."""
-        peer = self.proxy.address if self.proxy else self.address
-        connection = _Connection(_dial(peer, deadline, opened), deadline, opened)
+    def _connect(self, deadline: float, opened: contextlib.ExitStack) -> _Connection:
+        """Connect to the server or its proxy, which for https opens a tunnel to the server."""
+        sock = _dial(self.proxy or self.address, deadline, opened)
+        connection = _Connection(sock, deadline, opened)
         if self.address.scheme == "http":
             return connection
         if self.proxy:
             host = self.address.netloc + ("" if self.address.port else ":443")
-            response = connection.request("CONNECT", host, {"Host": host, **self.proxy.headers})
+            response = connection.request("CONNECT", host, {"Host": host, **self.proxy_headers})
             if response.status != 200:
                 raise OSError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
         if self.context is None:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
-        host = (self.address.hostname or "").rstrip(".")
-        # CPython applies the socket's timeout to the handshake as a whole.
-        secured = self.context.wrap_socket(connection.timed_socket(), server_hostname=host)
+        name = (self.address.hostname or "").rstrip(".")
+        # CPython applies the timeout to the handshake as a whole.
+        secured = self.context.wrap_socket(connection.timed_socket(), server_hostname=name)
         return _Connection(opened.enter_context(secured), deadline, opened)
-
-
-def _read_whole(response: http.client.HTTPResponse) -> bytearray:
-    """Read the body of a 200. Refuse what http.client would overlook (RFC 9112, section 6)."""
-    codings = [value.lower() for value in response.headers.get_all("Transfer-Encoding", [])]
-    encodings = [value.lower() for value in response.headers.get_all("Content-Encoding", [])]
-    if codings not in ([], ["chunked"]) or set(encodings) - {"identity"}:
-        raise OSError("the answer has a coding that was not asked for")
-    declared = _declared_length(response)
-    if declared is not None and declared > _MAX_ANSWER:
-        raise OSError(_TOO_LARGE)
-    body = bytearray()
-    _read_into(body, response, _MAX_ANSWER)
-    if len(body) > _MAX_ANSWER:
-        raise OSError(_TOO_LARGE)
-    if codings:  # http.client itself raises IncompleteRead if the last chunk is missing
-        return body
-    if declared is None and not body:  # the headers were cut off
-        raise OSError(_CUT_SHORT)
-    if declared is not None and len(body) < declared:
-        raise OSError(_CUT_SHORT)
-    return body
-
-
-def _declared_length(response: http.client.HTTPResponse) -> int | None:
-    """Return the Content-Length, or None if there is none."""
-    lengths = {value.strip() for value in response.headers.get_all("Content-Length", [])}
-    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
-        raise OSError("the answer has a bad Content-Length")
-    return int(lengths.pop()) if lengths else None
-
-
-def _read_start(response: http.client.HTTPResponse, connection: _Connection) -> bytearray:
-    """Read the start of a refusal's body, as far as it comes."""
-    body = bytearray()
-    with contextlib.suppress(*_NETWORK_ERRORS):
-        # Half of the time that is left has to do: the other half is for the next route.
-        connection.deadline = _Deadline(connection.deadline.left() / 2)
-        _read_into(body, response, _MAX_REFUSAL)
-    return body
-
-
-def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) -> None:
-    """Append what arrives to `body`, until it ends or is longer than the limit."""
-    while len(body) <= limit:
-        piece = response.read1(65536)
-        if not piece:
-            break
-        body += piece
 
 
 # ------------------------------------------------------------------------ arguments, environment
@@ -1044,37 +1007,24 @@ _OUR_HEADERS = {
     "Content-Type": "application/json",
     "User-Agent": f"bac_states/{__version__}",
 }
-_FRAMING = "connection|content-length|expect|te|trailer|transfer-encoding|upgrade"
-_URL = r"""(?aix)
-    https?://
-    (
-        [\w-]{1,63} (\.[\w-]{1,63})* \.?  # a name or an IPv4 address
-        | \[ (?P<ipv6> [^]]+ ) \]
-    )
-    (: (?P<port> [0-9]{1,5} ))?
-    (/ [^ ?\#\\]* )?
-"""
+_FRAMING = {"Content-Length", "Expect", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+_HEADER_VALUE = r"[\t -~\xa0-\xff]*"  # one line of Latin-1
+_HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*\.?"  # a name or an IPv4 address
+_URL = rf"(?ai)https?://({_HOST}|\[(?P<ipv6>[^]]+)\])(:\d+)?(/[^ ?#\\]*)?"
 
 
-def _usable_request(request: str | StateRequest) -> StateRequest:
-    """Check a request."""
+def _usable_request(name: str, request: str | StateRequest) -> StateRequest:
+    """Check a request, and drop the blanks that files leave around a job id."""
     if not isinstance(request, StateRequest):
         request = StateRequest(request)
-    if not isinstance(request.client_id, str):
-        raise TypeError("client_id has to be text")
-    if len(request.client_id) > 1000:
-        raise ValueError("client_id has to be 1000 characters at the most")
-    return StateRequest(_usable_job_id("job_id", request.job_id), request.client_id)
-
-
-def _usable_job_id(name: str, job_id: str) -> str:
-    """Check a job id, and drop the blanks that files leave around it."""
-    if not isinstance(job_id, str):
-        raise TypeError(f"{name} has to be text")
-    job_id = job_id.strip()
+    if not isinstance(request.job_id, str) or not isinstance(request.client_id, str):
+        raise TypeError(f"{name} and client_id have to be text")
+    job_id = request.job_id.strip()
     if not 1 <= len(job_id) <= 1000 or not job_id.isprintable() or job_id in (".", ".."):
         raise ValueError(f"{name} has to be 1 to 1000 printable characters, and not . or ..")
-    return job_id
+    if len(request.client_id) > 1000:
+        raise ValueError("client_id has to be 1000 characters at the most")
+    return StateRequest(job_id, request.client_id)
 
 
 def _usable_seconds(name: str, seconds: float) -> float:
@@ -1086,10 +1036,8 @@ def _usable_seconds(name: str, seconds: float) -> float:
     return float(min(seconds, 1e9))
 
 
-def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Check a caller's headers, and leave out those that frame the message: they are ours."""
-    if headers is None:
-        return {}
     if not isinstance(headers, Mapping):
         raise TypeError("headers has to be a mapping of text to text")
     usable = {}
@@ -1098,16 +1046,11 @@ def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise TypeError("headers has to be a mapping of text to text")
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):  # RFC 9110, 5.6.2
             raise ValueError("headers has a name that no header can have")
-        if not _fits_header(value):
+        if not re.fullmatch(_HEADER_VALUE, value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
-        if not re.fullmatch(_FRAMING, name.lower()):
+        if name.title() not in _FRAMING:
             usable[name.title()] = value  # one spelling, so that ours replace a caller's
     return usable
-
-
-def _fits_header(value: str) -> bool:
-    """Tell whether it is one line of Latin-1."""
-    return re.fullmatch(r"[\t -~\xa0-\xff]*", value) is not None
 
 
 def _usable_url(name: str, url: str) -> _Address:
@@ -1115,30 +1058,14 @@ def _usable_url(name: str, url: str) -> _Address:
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
     parts = re.fullmatch(_URL, url)
-    is_usable = (
-        parts is not None
-        and url.isascii()
-        and url.isprintable()
-        and (parts["port"] is None or _is_port(parts["port"]))
-        and (parts["ipv6"] is None or _is_ipv6(parts["ipv6"]))
-    )
-    if not is_usable:
-        raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
-    return urllib.parse.urlsplit(url.rstrip("/"))
-
-
-def _is_port(text: str) -> bool:
-    """Tell whether it is a number from 1 to 65535."""
-    return re.fullmatch("[0-9]{1,5}", text) is not None and 0 < int(text) < 65536
-
-
-def _is_ipv6(text: str) -> bool:
-    """Tell whether it is an IPv6 address."""
-    try:
-        socket.inet_pton(socket.AF_INET6, text)
-    except OSError:
-        return False
-    return True
+    if parts and url.isascii() and url.isprintable():
+        with contextlib.suppress(OSError, ValueError):
+            if parts["ipv6"]:
+                socket.inet_pton(socket.AF_INET6, parts["ipv6"])  # OSError if it is not one
+            address = urllib.parse.urlsplit(url.rstrip("/"))
+            if address.port != 0:  # ValueError if it is over 65535
+                return address
+    raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
 
 
 def _basic(user: str, password: str) -> str:
@@ -1147,28 +1074,26 @@ def _basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(pair).decode()
 
 
-def _environment_proxy(server: _Address) -> _Proxy | None:
-    """Find the proxy for a server, as urllib does; like Bacalhau's tools, use none for loopback."""
+def _find_proxy(server: _Address) -> tuple[_Address | None, dict[str, str]]:
+    """Find the proxy for a server, as urllib does, and the headers that tell it who its user is."""
     is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", server.hostname or "")
     proxy_url = getproxies().get(server.scheme)
     if not proxy_url or is_loopback or proxy_bypass(server.netloc):
-        return None
-    if "://" not in proxy_url:
-        proxy_url = f"http://{proxy_url}"
-    scheme, rest = proxy_url.split("://", 1)
+        return None, {}  # Bacalhau's tools ask loopback directly, too
+    scheme, _, rest = proxy_url.rpartition("://")
     user_info, _, host_and_port = rest.rpartition("@")  # a password may contain an @, too
     try:
-        if scheme.lower() != "http":
+        if scheme.lower() not in ("", "http"):
             raise ValueError("a proxy that speaks TLS or SOCKS is not supported")
-        address = _usable_url("proxy", f"http://{host_and_port}")
+        proxy = _usable_url("proxy", f"http://{host_and_port}")
     except ValueError:  # the caller's arguments are good, so let it not look like a bad one
         url = server.geturl()
         problem = "the environment names a proxy for it that is not http://host:port"
         raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url) from None
     user, _, password = urllib.parse.unquote(user_info).partition(":")
-    if user and password:  # like urllib, send nothing if one is missing
-        return _Proxy(address, {"Proxy-Authorization": _basic(user, password)})
-    return _Proxy(address, {})
+    if not user or not password:  # like urllib, send nothing if one is missing
+        return proxy, {}
+    return proxy, {"Proxy-Authorization": _basic(user, password)}
 
 
 def _variable(name: str) -> str:
@@ -1181,7 +1106,7 @@ def _environment_server() -> _Address:
     host = _variable("BACALHAU_API_HOST") or "127.0.0.1"
     port = _variable("BACALHAU_API_PORT") or "1234"
     tls = _variable("BACALHAU_API_TLS_USETLS")
-    if not _is_port(port):
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
     if tls in ("1", "t", "T", "TRUE", "true", "True"):  # as Go's strconv.ParseBool has it
         scheme = "https"
@@ -1189,13 +1114,11 @@ def _environment_server() -> _Address:
         scheme = "http"
     else:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    if "://" in host:  # a whole URL, with a scheme of its own
-        url = host
-    elif host.count(":") > 1 and not host.startswith("["):  # a bare IPv6 address
-        url = f"{scheme}://[{host}]"
-    else:
-        url = f"{scheme}://{host}"
-    server = _usable_url("BACALHAU_API_HOST", url)
+    if host.count(":") > 1 and not re.search(r"[/[]", host):  # a bare IPv6 address
+        host = f"[{host}]"
+    if "://" not in host:
+        host = f"{scheme}://{host}"
+    server = _usable_url("BACALHAU_API_HOST", host)
     if server.port is None:
         server = server._replace(netloc=f"{server.netloc}:{port}")
     return server
@@ -1208,11 +1131,9 @@ def _environment_credentials() -> dict[str, str]:
     password = _variable("BACALHAU_API_PASSWORD")
     if key and (user or password):
         raise ValueError("BACALHAU_API_KEY excludes BACALHAU_API_USERNAME and _PASSWORD")
-    if user and not password:
-        raise ValueError("BACALHAU_API_PASSWORD is missing for the BACALHAU_API_USERNAME")
-    if password and not user:
-        raise ValueError("BACALHAU_API_USERNAME is missing for the BACALHAU_API_PASSWORD")
-    if not _fits_header(key):
+    if bool(user) != bool(password):
+        raise ValueError("BACALHAU_API_PASSWORD and BACALHAU_API_USERNAME need each other")
+    if not re.fullmatch(_HEADER_VALUE, key):
         raise ValueError("BACALHAU_API_KEY has to be one line of Latin-1")
     if key:
         return {"Authorization": f"Bearer {key}"}
@@ -1251,9 +1172,9 @@ class _Call:
         headers: Mapping[str, str] | None,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
-        self.request = _usable_request(request)
+        self.request = _usable_request("job_id", request)
         self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
-        usable_headers = _usable_headers(headers)
+        usable_headers = {} if headers is None else _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         if server_url is None:
@@ -1264,9 +1185,9 @@ class _Call:
             address = _usable_url("server_url", server_url)
             credentials = {}  # the environment's never go to a server named in code
         self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}  # the later ones win
-        proxy = _environment_proxy(address)
-        self.server = _Server(address, proxy, ssl_context)
-        secrets = _secrets(self.headers) + _secrets(proxy.headers if proxy else {})
+        proxy, proxy_headers = _find_proxy(address)
+        self.server = _Server(address, proxy, proxy_headers, ssl_context)
+        secrets = _secrets(self.headers) + _secrets(proxy_headers)
         self.secrets = sorted(secrets, key=len, reverse=True)  # one may contain another
         self.routes = [_REQUESTER, _NEWER_API, _OLDEST]  # in the order in which to ask them
         if self.request.job_id.startswith("j-"):  # an id of the newer API
@@ -1307,7 +1228,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 
     An answer without them counts if all other routes refuse for good.
     """
-    deadline = _Deadline(seconds)
+    deadline = time.monotonic() + seconds
     incomplete: StateResponse | None = None
     missing = []
     for route in tuple(call.routes):
@@ -1327,7 +1248,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     raise _no_route(missing) from missing[-1]
 
 
-def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Answer:
+def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
     """Put the question on one route."""
     method, path = route
     job_id = call.request.job_id
@@ -1337,9 +1258,9 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: _Deadline) -> _Ans
     try:
         return call.server.exchange(method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as error:
-        url = call.server.url + path
+        url = call.server.address.geturl() + path
         way = " through the proxy" if call.server.proxy else ""
-        why = _network_text(error, deadline.seconds)
+        why = _network_text(error, call.timeout)
         kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
         message = call.hide(f"no complete answer{way} from {_shorten(url)}: {why}")
         raise kind(message, url=url) from call.as_cause(error, str(error))
@@ -1808,7 +1729,7 @@ def _options(argv: list[str] | None) -> Any:
 
 def _check(options: Any) -> None:
     """Check the options. `_Call` does that, too, but its errors name the arguments of `get`."""
-    _usable_job_id("JOB_ID", options.job_id)
+    _usable_request("JOB_ID", options.job_id)
     _usable_seconds("--timeout", options.timeout)
     if options.wait_timeout is not None:
         _usable_seconds("--wait-timeout", options.wait_timeout)
