@@ -80,9 +80,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# The newer API sends numbers: Completed is 7 up to v1.5.1, and 9 since. Both mean something else in
-# the other releases, so they stay numbers where the release is unknown.
-_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -285,7 +282,7 @@ class JobState:
     """The job's state: New, Queued, InProgress, Completed, Error, Cancelled, or a newer word.
 
     `status` is the server's sentence about it, `job_type` is batch, ops, service or daemon; only
-    the newer API (all that answers from v1.4.0 on) sends these two.
+    the newer API (v1.0.4 and later) sends these two.
     """
 
     job_id: str = ""
@@ -315,8 +312,12 @@ class JobState:
 
     @property
     def _completed(self) -> list[ExecutionState]:
-        """The executions that completed or, where the release is unknown, may have completed."""
-        return [execution for execution in self.executions if execution.state in _MAYBE_COMPLETED]
+        """The executions that completed or, where the release is unknown, may have completed.
+
+        Completed is the number 7 up to v1.5.1, and 9 since; an unknown release's stay numbers.
+        """
+        words = ("Completed", "7", "9")
+        return [execution for execution in self.executions if execution.state in words]
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -381,11 +382,12 @@ def _fields(
 ) -> dict[str, _Member]:
     """Describe members of an object: their JSON types, and what converts their values.
 
-    They fill the fields of the same names, or those that `renamed` gives: ID="job_id".
+    Those in `names` fill the fields of these names; ErrorMsg="runner_error" fills another one.
     """
     if isinstance(types, type):
         types = (types,)
-    fields = {**dict(zip(names, names)), **renamed}
+    fields = {name: name for name in names}
+    fields.update(renamed)
     return {name: (field, types, convert) for name, field in fields.items()}
 
 
@@ -715,12 +717,11 @@ def _execution_words(server_version: str) -> Mapping[int, str]:
     """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
     version = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
     release = tuple(map(int, version.group(1, 2, 3))) if version else (0, 0, 0)
-    if release >= (1, 5, 2):
-        return _WORDS
-    if (0, 0, 0) < release < (1, 5, 1) or server_version == "v1.5.1":
-        return _WORDS_TO_V1_5_1
-    # v1.5.1-36-g0a1b2c3 is on the way to v1.5.2. A build without a version says v0.0.0-xxxxxxx.
-    return _UNAMBIGUOUS_WORDS
+    if release == (0, 0, 0):  # a build without a version calls itself v0.0.0-xxxxxxx
+        return _UNAMBIGUOUS_WORDS
+    if release == (1, 5, 1) and server_version != "v1.5.1":  # as v1.5.1-36-g0a1b2c3
+        return _UNAMBIGUOUS_WORDS
+    return _WORDS if release >= (1, 5, 2) else _WORDS_TO_V1_5_1
 
 
 def _from_newer_job(
@@ -1083,13 +1084,13 @@ def _find_proxy(server: _Address) -> tuple[_Address | None, dict[str, str]]:
     scheme, _, rest = proxy_url.rpartition("://")
     user_info, _, host_and_port = rest.rpartition("@")  # a password may contain an @, too
     try:
-        if scheme.lower() not in ("", "http"):
-            raise ValueError("a proxy that speaks TLS or SOCKS is not supported")
-        proxy = _usable_url("proxy", f"http://{host_and_port}")
-    except ValueError:  # the caller's arguments are good, so let it not look like a bad one
+        proxy = _usable_url("proxy", f"{scheme or 'http'}://{host_and_port}")
+    except ValueError:
+        proxy = None
+    if proxy is None or proxy.scheme != "http":  # one that speaks TLS is not supported
         url = server.geturl()
         problem = "the environment names a proxy for it that is not http://host:port"
-        raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url) from None
+        raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url)
     user, _, password = urllib.parse.unquote(user_info).partition(":")
     if not user or not password:  # like urllib, send nothing if one is missing
         return proxy, {}
@@ -1204,9 +1205,9 @@ class _Call:
             text = text.replace(secret, "***")
         return text
 
-    def as_cause(self, error: Exception, quoted: str) -> Exception | None:
-        """Return the error to raise from, or None if the text that it quotes holds a secret."""
-        return error if self.hide(quoted) == quoted else None
+    def as_cause(self, error: Exception, *, quoting: str) -> Exception | None:
+        """Return the error to raise from, or None if it may quote a text that holds a secret."""
+        return error if self.hide(quoting) == quoting else None
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
@@ -1239,13 +1240,15 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
                 call.prefer(route)
                 return response
             incomplete = response
-        elif _is_missing_route(route, answer):
-            missing.append(_refusal(call, answer))
+            continue
+        refusal = _refusal(call, answer)
+        if _is_missing_route(route, answer):
+            missing.append(refusal)
         elif incomplete is None or answer.status in _TRANSIENT:
-            raise _refusal(call, answer)
-    if incomplete:
-        return incomplete
-    raise _no_route(missing) from missing[-1]
+            raise refusal  # a lasting one does not outweigh an incomplete answer
+    if incomplete is None:
+        raise _no_route(missing) from missing[-1]
+    return incomplete
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
@@ -1263,12 +1266,12 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         why = _network_text(error, call.timeout)
         kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
         message = call.hide(f"no complete answer{way} from {_shorten(url)}: {why}")
-        raise kind(message, url=url) from call.as_cause(error, str(error))
+        raise kind(message, url=url) from call.as_cause(error, quoting=str(error))
 
 
 def _network_text(error: Exception, seconds: float) -> str:
     """Say in words what went wrong on the network in the `seconds` that a call may take."""
-    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's own has a number
+    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has a number
         return f"timed out after {seconds:g} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
@@ -1295,7 +1298,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
             status_code=200,
             body=call.hide(answer.text)[:_MAX_BODY],
             url=answer.url,
-        ) from call.as_cause(error, answer.text)
+        ) from call.as_cause(error, quoting=answer.text)
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1316,7 +1319,7 @@ def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     if answer.status in (404, 405):
         return not _is_from_job_store(answer)
     if answer.status in (403, 500) and route == _REQUESTER:
-        # Servers with users (v1.7+) want a capability for this route, which they do not have.
+        # Servers with users (v1.7+) do not have this route, and want a capability for it.
         return "capability" in answer.text and not _is_unknown_job(answer)
     return answer.status == 410
 
@@ -1630,7 +1633,7 @@ def _stderr_tail(execution: ExecutionState) -> list[str]:
 
 
 def _output(state: JobState) -> str:
-    """Return what the programs of completed executions wrote to standard output."""
+    """Return what the programs of completed executions wrote, and say what is missing of it."""
     outputs = [each.run_output for each in state._completed if each.run_output]
     if not state._completed:
         _say("no execution has completed, so there is no output")
@@ -1741,10 +1744,13 @@ def _fetch(options: Any) -> StateResponse:
     """Ask once or, with --wait, until the job has ended."""
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
-        # Unlike a server that is named in code, one that is named here gets the environment's
-        # credentials: both come from the same person.
-        headers = {} if options.demo else _environment_credentials()
-        context = None if options.demo else _environment_context()
+        headers = {}
+        context = None
+        if options.server is not None and not options.demo:
+            # Unlike a server that is named in code, one that is named here gets the environment's
+            # credentials: both come from the same person.
+            headers = _environment_credentials()
+            context = _environment_context()
         call = _Call(options.job_id, url, options.timeout, headers, context)
         if options.wait:
             return _wait(call, options.wait_timeout, say=_say)
