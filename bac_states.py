@@ -1652,20 +1652,21 @@ def _say(message: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
-def _print(text: str) -> int:
-    """Write to standard output. Return the exit code: 0 if that went well.
+def _printable(text: str, stream: Any) -> str:
+    """Escape what a stream's encoding lacks and, if it is a terminal, what could act on it."""
+    if hasattr(stream, "isatty") and stream.isatty():
+        text = "\n".join(map(_escape, text.split("\n")))
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
-    Escape what its encoding lacks, and what a terminal could act on.
-    """
-    stream = sys.stdout
+
+def _print(text: str) -> int:
+    """Write to standard output. Return the exit code: 0 if that went well."""
     try:
-        if stream is None:  # it was closed when Python started
+        if sys.stdout is None:  # it was closed when Python started
             raise OSError("it is closed")
-        if hasattr(stream, "isatty") and stream.isatty():
-            text = "\n".join(map(_escape, text.split("\n")))
-        encoding = getattr(stream, "encoding", None) or "utf-8"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
+        sys.stdout.write(_printable(text, sys.stdout))
+        sys.stdout.flush()
     except (OSError, ValueError) as error:  # a ValueError if it was closed since
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EINVAL):
             return 141  # the reader went away, which Windows reports as EINVAL
@@ -1746,7 +1747,7 @@ def _fetch(options: Any) -> StateResponse:
     with server as url:
         headers = {}
         context = None
-        if options.server is not None and not options.demo:
+        if options.server is not None:
             # Unlike a server that is named in code, one that is named here gets the environment's
             # credentials: both come from the same person.
             headers = _environment_credentials()

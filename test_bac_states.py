@@ -1996,7 +1996,7 @@ def test_credentials_of_the_environment_go_to_its_server_and_to_no_other(
 def test_the_caller_s_headers_are_added_and_left_as_they_are(monkeypatch, serve):
     server = serve(states=job_is())
     set_environment(monkeypatch, HOST=server.url, KEY="key")
-    headers = {"X-Trace": "a b\tc", "authorization": "Bearer mine", "X-Empty": "", "X-Latin": "é"}
+    headers = {"X-Trace": "a b\tc", "authorization": "Bearer mine", "X-Empty": "", "host": "é.test"}
     before = dict(headers)
     bac_states.get(JOB, headers=headers)
     assert headers == before
@@ -2004,6 +2004,7 @@ def test_the_caller_s_headers_are_added_and_left_as_they_are(monkeypatch, serve)
         assert request.headers["x-trace"] == "a b\tc"
         assert request.headers["authorization"] == "Bearer mine"
         assert request.headers["x-empty"] == ""
+        assert request.headers["host"] == "é.test"
 
 
 @pytest.mark.parametrize("spelling", [str, str.lower, str.upper], ids=["Usual", "lower", "UPPER"])
