@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # importing typing at run time would make the import of this 
     _Address = urllib.parse.SplitResult
 else:
     Any = object
-    _MembersByName = dict
+    _MembersByName = dict  # before Python 3.9, no class can inherit from dict[...]
 
 __all__ = [
     "BadRequest", "DecodeError", "ExecutionState", "InternalServerError", "JobNotFound", "JobState",
@@ -137,7 +137,7 @@ class InternalServerError(SDKError):
 
 
 class JobNotFound(InternalServerError):
-    """The server does not know the job: 500 with that text up to v1.4.0, 404 from v1.5.0."""
+    """The server does not know the job: 500 up to v1.4.0, hence the base, and 404 since v1.5.0."""
 
 
 class TransportError(SDKError, OSError):
@@ -312,10 +312,8 @@ class JobState:
 
     @property
     def _completed(self) -> list[ExecutionState]:
-        """The executions that completed or, where the release is unknown, may have completed.
-
-        Completed is the number 7 up to v1.5.1, and 9 since; an unknown release's stay numbers.
-        """
+        """The executions that completed or, where the release is unknown, may have completed."""
+        # A number is left only if the release is unknown. 7 or 9 may then mean Completed.
         words = ("Completed", "7", "9")
         return [execution for execution in self.executions if execution.state in words]
 
@@ -397,11 +395,11 @@ def _folded(name: str) -> str:
 
 
 class _Members(_MembersByName):
-    """The members of an object, by their folded names and by the spellings that answers repeat."""
+    """The members of an object by folded name. Each spelling that is met is added, as a cache."""
 
     def __missing__(self, name: str) -> _Member | None:
-        member = self.get(_folded(name))
-        if len(self) < 500 and len(str(name)) < 100:  # for a server can make up any
+        member = self.get(_folded(name))  # None if nobody reads it
+        if len(self) < 500 and len(str(name)) < 100:  # bounds, for a server can invent names
             self[name] = member
         return member
 
@@ -641,7 +639,7 @@ def _read_state(value: dict[str, Any]) -> JobState:
     if all(item is None for item in value.values()):  # {}, too: no node has the job yet
         return JobState(state="New")
     state = _read_state_members(value)
-    if not state:  # without this check, a Job printed alone would pass for a job without a state
+    if not state:  # it is something else, such as the State of a Job that was printed alone
         raise _Mismatch("nothing in it belongs to a job's state")
     nodes = state.pop("nodes", None)
     if nodes is not None:  # servers that list nodes send no state of the job
@@ -716,11 +714,14 @@ _UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 def _execution_words(server_version: str) -> Mapping[int, str]:
     """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
     version = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
-    release = tuple(map(int, version.group(1, 2, 3))) if version else (0, 0, 0)
-    if release == (0, 0, 0):  # a build without a version calls itself v0.0.0-xxxxxxx
+    if version is None:
         return _UNAMBIGUOUS_WORDS
-    if release == (1, 5, 1) and server_version != "v1.5.1":  # as v1.5.1-36-g0a1b2c3
-        return _UNAMBIGUOUS_WORDS
+    release = tuple(map(int, version.group(1, 2, 3)))
+    suffix = version[4]
+    if release == (0, 0, 0) or (release == (1, 5, 1) and suffix):
+        return (
+            _UNAMBIGUOUS_WORDS  # v0.0.0-xxxxxxx has no version, v1.5.1-36-g0a1b2c3 is between two
+        )
     return _WORDS if release >= (1, 5, 2) else _WORDS_TO_V1_5_1
 
 
@@ -910,8 +911,8 @@ def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) 
 def _declared_length(headers: http.client.HTTPMessage) -> int:
     """Return the Content-Length. It is 0 if there is none, or if chunks replace it."""
     lengths = {value.strip() for value in headers.get_all("Content-Length", ["0"])}
-    length = lengths.pop()
-    if lengths or not re.fullmatch("[0-9]{1,18}", length):  # two different ones, or no number
+    length = min(lengths)
+    if len(lengths) > 1 or not re.fullmatch("[0-9]{1,18}", length):
         raise OSError("the answer has a bad Content-Length")
     return 0 if "Transfer-Encoding" in headers else int(length)
 
@@ -931,8 +932,9 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
         raise OSError(_TOO_LARGE)
     if len(body) < length:
         raise OSError(_CUT_SHORT)
-    if not body and not coding and "Content-Length" not in headers:
-        raise OSError(_CUT_SHORT)  # within the headers: the one that announces a body is missing
+    is_announced = coding or "Content-Length" in headers
+    if not body and not is_announced:  # the headers were cut short
+        raise OSError(_CUT_SHORT)
 
 
 @dataclasses.dataclass
@@ -975,8 +977,9 @@ class _Server:
             content = bytearray()
             if response.status == 200:
                 _read_whole(content, response)
-            else:  # the body may stall or break off; half the time left is kept for the next route
-                connection.deadline = (time.monotonic() + deadline) / 2
+            else:  # the body may stall or break off; half of the time is left to ask elsewhere
+                now = time.monotonic()
+                connection.deadline = now + (deadline - now) / 2
                 with contextlib.suppress(*_NETWORK_ERRORS):
                     _read_into(content, response, _MAX_REFUSAL)
         return _Answer(url, response.status, response.reason, response.headers, content)
@@ -1115,7 +1118,7 @@ def _environment_server() -> _Address:
         scheme = "http"
     else:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    if host.count(":") > 1 and not re.search(r"[/[]", host):  # a bare IPv6 address
+    if host.count(":") > 1 and "/" not in host and "[" not in host:  # a bare IPv6 address
         host = f"[{host}]"
     if "://" not in host:
         host = f"{scheme}://{host}"
@@ -1206,7 +1209,7 @@ class _Call:
         return text
 
     def as_cause(self, error: Exception, *, quoting: str) -> Exception | None:
-        """Return the error to raise from, or None if it may quote a text that holds a secret."""
+        """Return the error to raise from, or None if the text that it quotes holds a secret."""
         return error if self.hide(quoting) == quoting else None
 
 
@@ -1244,8 +1247,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         refusal = _refusal(call, answer)
         if _is_missing_route(route, answer):
             missing.append(refusal)
-        elif incomplete is None or answer.status in _TRANSIENT:
-            raise refusal  # a lasting one does not outweigh an incomplete answer
+        elif incomplete and answer.status not in _TRANSIENT:
+            continue  # this route refuses for good, so the incomplete answer is still the best
+        else:
+            raise refusal
     if incomplete is None:
         raise _no_route(missing) from missing[-1]
     return incomplete
@@ -1548,9 +1553,8 @@ def _demo_server() -> Iterator[str]:
             data = self.rfile.read(int(self.headers["Content-Length"]))
             job_id = json.loads(data)["job_id"]
             is_known = job_id == _DEMO_JOB
-            self.send_response_only(
-                200 if is_known else 500
-            )  # unlike send_response, it logs nothing
+            status = 200 if is_known else 500
+            self.send_response_only(status)  # unlike send_response, it logs nothing
             self.end_headers()
             answer = _DEMO_ANSWER if is_known else f"Job not found. ID: {job_id}"
             self.wfile.write(answer.encode())
