@@ -36,6 +36,7 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import functools
 import http.client
 import io
 import json
@@ -436,26 +437,6 @@ def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, _M
     return read
 
 
-def _array_reader(read: _Reader) -> _Reader:
-    """Make a reader that turns an array into a tuple; `read` reads each element."""
-
-    def read_array(items: list[Any]) -> tuple[Any, ...]:
-        _check_size(items)
-        return tuple(_read_at(index, read, item) for index, item in enumerate(items))
-
-    return read_array
-
-
-def _map_reader(read: _Reader) -> _Reader:
-    """Make a reader for an object whose keys are data; `read` reads each value."""
-
-    def read_map(items: dict[str, Any]) -> dict[str, Any]:
-        _check_size(items)
-        return {key: _read_at(key, read, item) for key, item in items.items()}
-
-    return read_map
-
-
 def _check_size(items: Collection[Any]) -> None:
     """Refuse more elements than any real answer has: reading them would take too long."""
     if len(items) > _MAX_ELEMENTS:
@@ -469,6 +450,18 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
     except _Mismatch as error:
         error.keys.insert(0, key)
         raise
+
+
+def _read_array(read: _Reader, items: list[Any]) -> tuple[Any, ...]:
+    """Read an array, each element with `read`."""
+    _check_size(items)
+    return tuple(_read_at(index, read, item) for index, item in enumerate(items))
+
+
+def _read_map(read: _Reader, items: dict[str, Any]) -> dict[str, Any]:
+    """Read an object whose keys are data, each value with `read`."""
+    _check_size(items)
+    return {key: _read_at(key, read, item) for key, item in items.items()}
 
 
 def _to_text(text: Any) -> str:
@@ -543,7 +536,7 @@ _read_storage = _object_reader(
     _fields(str, "storage_source", "name", "cid", "url", "path", "source_path", "repo"),
     _fields(bool, "read_write"),
     _fields(dict, "s3", convert=_read_s3),
-    _fields(dict, "metadata", convert=_map_reader(_to_text)),
+    _fields(dict, "metadata", convert=functools.partial(_read_map, _to_text)),
 )
 _read_output = _object_reader(
     RunCommandResult,
@@ -564,7 +557,7 @@ _EXECUTION = (
     _fields(dict, "run_output", convert=_read_output),
     _fields(str, "create_time", "update_time", convert=_to_time),
 )
-_read_executions = _array_reader(_object_reader(ExecutionState, *_EXECUTION))
+_read_executions = functools.partial(_read_array, _object_reader(ExecutionState, *_EXECUTION))
 _read_shard = _object_reader(None, _fields(list, "executions", convert=_read_executions))
 
 
@@ -581,17 +574,16 @@ def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
 _SHARD_WORDS_TO_V0_2_5 = _numbered("|Bidding|Cancelled|Waiting|Running|Error|Verifying|Completed")
 _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Completed")
 # A shard is read without a model, for what its number means depends on the others.
-_read_node_shards = _map_reader(_object_reader(None, *_EXECUTION, _fields((int, str), "state")))
-_read_node_map = _map_reader(
-    _object_reader(None, _fields(dict, "shards", convert=_read_node_shards))
-)
+_read_node_shard = _object_reader(None, *_EXECUTION, _fields((int, str), "state"))
+_read_node_shards = functools.partial(_read_map, _read_node_shard)
+_read_node = _object_reader(None, _fields(dict, "shards", convert=_read_node_shards))
 
 
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     """Read the execution of each shard of every node (up to v0.3.19)."""
     shards = {
         (node_id, key): shard
-        for node_id, node in _read_node_map(nodes).items()
+        for node_id, node in _read_map(_read_node, nodes).items()
         for key, shard in node.get("shards", {}).items()
     }
     _check_size(shards)
@@ -693,7 +685,7 @@ _read_newer_execution = _object_reader(
     _fields(int, "Revision"),
     _fields(int, "CreateTime", "ModifyTime", convert=_to_utc),
 )
-_read_newer_executions = _array_reader(_read_newer_execution)
+_read_newer_executions = functools.partial(_read_array, _read_newer_execution)
 _read_listing = _object_reader(
     None,
     _fields(list, "Items", convert=_read_newer_executions),  # v1.4.0+
@@ -1324,7 +1316,8 @@ def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     if answer.status in (404, 405):
         return not _is_from_job_store(answer)
     if answer.status in (403, 500) and route == _REQUESTER:
-        # Servers with users (v1.7+) do not have this route, and want a capability for it.
+        # Servers with users do not have this route, but say 403 (v1.7.0: 500), and that it needs a
+        # capability.
         return "capability" in answer.text and not _is_unknown_job(answer)
     return answer.status == 410
 
