@@ -709,11 +709,10 @@ def _execution_words(server_version: str) -> Mapping[int, str]:
     if version is None:
         return _UNAMBIGUOUS_WORDS
     release = tuple(map(int, version.group(1, 2, 3)))
-    suffix = version[4]
-    if release == (0, 0, 0) or (release == (1, 5, 1) and suffix):
-        return (
-            _UNAMBIGUOUS_WORDS  # v0.0.0-xxxxxxx has no version, v1.5.1-36-g0a1b2c3 is between two
-        )
+    has_no_version = release == (0, 0, 0)  # v0.0.0-xxxxxxx
+    is_between_two = release == (1, 5, 1) and version[4]  # v1.5.1-36-g0a1b2c3
+    if has_no_version or is_between_two:
+        return _UNAMBIGUOUS_WORDS
     return _WORDS if release >= (1, 5, 2) else _WORDS_TO_V1_5_1
 
 
@@ -785,8 +784,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    is_asked = state.job_id.startswith(asked) or job.get("Name") == asked
-    if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
+    is_another = not state.job_id.startswith(asked) and job.get("Name") != asked
+    if state.job_id and is_another:  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -902,9 +901,8 @@ def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) 
 
 def _declared_length(headers: http.client.HTTPMessage) -> int:
     """Return the Content-Length. It is 0 if there is none, or if chunks replace it."""
-    lengths = {value.strip() for value in headers.get_all("Content-Length", ["0"])}
-    length = min(lengths)
-    if len(lengths) > 1 or not re.fullmatch("[0-9]{1,18}", length):
+    length, *others = {value.strip() for value in headers.get_all("Content-Length", ["0"])}
+    if others or not re.fullmatch("[0-9]{1,18}", length):
         raise OSError("the answer has a bad Content-Length")
     return 0 if "Transfer-Encoding" in headers else int(length)
 
@@ -1243,7 +1241,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             continue  # this route refuses for good, so the incomplete answer is still the best
         else:
             raise refusal
-    if incomplete is None:
+    if incomplete is None:  # then the server has none of the routes
         raise _no_route(missing) from missing[-1]
     return incomplete
 
@@ -1295,7 +1293,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
             status_code=200,
             body=call.hide(answer.text)[:_MAX_BODY],
             url=answer.url,
-        ) from call.as_cause(error, quoting=answer.text)
+        ) from call.as_cause(error, quoting=f"{error} {answer.text}")
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
