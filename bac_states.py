@@ -144,6 +144,8 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
+    _can_pass = True  # unless a certificate is not trusted, for waiting does not mend that
+
 
 class TransportTimeout(TransportError, TimeoutError):
     """No complete answer within `timeout`."""
@@ -573,7 +575,8 @@ def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
 # Up to v0.2.7 the state of a shard is a number, and v0.2.6 changed what the numbers mean.
 _SHARD_WORDS_TO_V0_2_5 = _numbered("|Bidding|Cancelled|Waiting|Running|Error|Verifying|Completed")
 _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Completed")
-# A shard is read without a model, for what its number means depends on the others.
+# A shard is read without a model, for what its number means depends on the others. The later of
+# two descriptions of "state" counts.
 _read_node_shard = _object_reader(None, *_EXECUTION, _fields((int, str), "state"))
 _read_node_shards = functools.partial(_read_map, _read_node_shard)
 _read_node = _object_reader(None, _fields(dict, "shards", convert=_read_node_shards))
@@ -723,7 +726,7 @@ def _from_newer_job(
     state = job.get("State", {})
     word: str = state.get("StateType", "")
     return JobState(
-        job_id=job["ID"],
+        job_id=job["ID"],  # `_decode` has seen it
         state=_JOB_WORDS.get(word, word),
         status=state.get("Message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
@@ -819,7 +822,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 # ------------------------------------------------------------------------------------- transport
 # `_Server.exchange` sends a request over a `_Connection`, on which every step ends by a deadline, a
-# time of `time.monotonic`. HTTPResponse parses the answer; `_read_whole` checks its body.
+# time of `time.monotonic`; only looking up a name does not. HTTPResponse parses the answer, and
+# `_read_whole` checks its body.
 
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
@@ -1261,7 +1265,9 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         why = _network_text(error, call.timeout)
         kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
         message = call.hide(f"no complete answer{way} from {_shorten(url)}: {why}")
-        raise kind(message, url=url) from call.as_cause(error, quoting=str(error))
+        failure = kind(message, url=url)
+        failure._can_pass = not isinstance(error, ssl.SSLCertVerificationError)
+        raise failure from call.as_cause(error, quoting=str(error))
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1383,7 +1389,7 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
 def _is_transient(error: SDKError) -> bool:
     """Tell whether asking again can help."""
     if isinstance(error, TransportError):
-        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
+        return error._can_pass
     return error.status_code in _TRANSIENT
 
 

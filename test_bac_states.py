@@ -519,8 +519,7 @@ def python(*arguments, **options):
     return run([sys.executable, *arguments], **options)
 
 
-# TLS. The key guards nothing: its certificate is for 127.0.0.1 and loopback.test alone, and valid
-# until 2120.
+# TLS. The key guards nothing: its certificate, to 2120, is for 127.0.0.1 and loopback.test alone.
 
 
 def pem(kind, text):
@@ -1308,8 +1307,7 @@ def test_an_array_of_over_50_000_elements_is_a_decode_error():
     assert undecoded({"state": {"Nodes": nodes}}).path == "state.Nodes"
 
 
-# Up to v0.2.7 a shard's state was a number, and v0.2.6 gave five of them another meaning. From
-# then on an index of 0 is left out, by which the numberings are told apart.
+# Up to v0.2.7 a shard's state was a number. v0.2.6 changed five, and leaves an index of 0 out.
 
 FIRST_NUMBERS = ["", *"Bidding Cancelled Waiting Running Error Verifying Completed".split()]
 OTHER_NUMBERS = ["", *"Bidding Waiting Running Verifying Cancelled Error Completed".split()]
@@ -1682,7 +1680,9 @@ ECHOES = {
     "the reason phrase": lambda said: head(status=f"503 {said}"),
     "a location": lambda said: reply("", 302, f"Location: http://h/?token={said}"),
     "a job id": lambda said: job_is(job_id=said),
-    "a path": lambda said: json_reply({"state": {"Nodes": {said: {"Shards": 1}}}}),
+    "a path": lambda said: reply(
+        '{"state":{"nodes":{"' + said.replace("s3", r"\u00733") + '":1}}}'
+    ),
     "a missing route": lambda said: reply(said, 404),
     "no JSON": reply,
     "no UTF-8": lambda said: reply(said.encode() + b"\xff"),
