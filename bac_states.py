@@ -1051,19 +1051,28 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return usable
 
 
+def _parse_url(url: str) -> _Address | None:
+    """Parse the URL of a server or proxy. Return None if it is not one."""
+    parts = re.fullmatch(_URL, url)
+    if not parts or not url.isascii() or not url.isprintable():
+        return None
+    try:
+        if parts["ipv6"]:
+            socket.inet_pton(socket.AF_INET6, parts["ipv6"])  # OSError if it is not one
+        address = urllib.parse.urlsplit(url.rstrip("/"))
+        return None if address.port == 0 else address  # ValueError if it is over 65535
+    except (OSError, ValueError):
+        return None
+
+
 def _usable_url(name: str, url: str) -> _Address:
     """Check a server's URL. The error does not repeat it, because it may hold a password."""
     if not isinstance(url, str):
         raise TypeError(f"{name} has to be text")
-    parts = re.fullmatch(_URL, url)
-    if parts and url.isascii() and url.isprintable():
-        with contextlib.suppress(OSError, ValueError):
-            if parts["ipv6"]:
-                socket.inet_pton(socket.AF_INET6, parts["ipv6"])  # OSError if it is not one
-            address = urllib.parse.urlsplit(url.rstrip("/"))
-            if address.port != 0:  # ValueError if it is over 65535
-                return address
-    raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
+    address = _parse_url(url)
+    if address is None:
+        raise ValueError(f"{name} has to be http(s)://host[:port][/path], in printable ASCII")
+    return address
 
 
 def _basic(user: str, password: str) -> str:
@@ -1080,10 +1089,7 @@ def _find_proxy(server: _Address) -> tuple[_Address | None, dict[str, str]]:
         return None, {}  # Bacalhau's tools ask loopback directly, too
     scheme, _, rest = proxy_url.rpartition("://")
     user_info, _, host_and_port = rest.rpartition("@")  # a password may contain an @, too
-    try:
-        proxy = _usable_url("proxy", f"{scheme or 'http'}://{host_and_port}")
-    except ValueError:
-        proxy = None
+    proxy = _parse_url(f"{scheme or 'http'}://{host_and_port}")
     if proxy is None or proxy.scheme != "http":  # one that speaks TLS is not supported
         url = server.geturl()
         problem = "the environment names a proxy for it that is not http://host:port"
@@ -1399,6 +1405,7 @@ _FIRST_PAUSE = 0.5  # seconds
 _PAUSE_GROWTH = 1.5
 _LONGEST_PAUSE = 5.0
 _LONGEST_RETRY_AFTER = 300.0
+_NO_LIMIT = float("inf")
 _MOST_FAILURES = 10  # in a row, if there is no limit
 
 
@@ -1441,14 +1448,13 @@ def wait(
     resolving names and decoding either.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
-    if limit is not None:
-        limit = _usable_seconds("limit", limit)
-    return _wait(call, limit, say=lambda news: None)
+    seconds = _NO_LIMIT if limit is None else _usable_seconds("limit", limit)
+    return _wait(call, seconds, say=lambda news: None)
 
 
-def _wait(call: _Call, limit: float | None, say: Callable[[str], None]) -> StateResponse:
+def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateResponse:
     """Ask until the job has ended. Whatever is new is told to `say`, a line at a time."""
-    end = time.monotonic() + (float("inf") if limit is None else limit)
+    end = time.monotonic() + limit
     pause = _FIRST_PAUSE
     last: StateResponse | None = None
     failure: SDKError | None = None  # why the last question has no answer
@@ -1460,7 +1466,7 @@ def _wait(call: _Call, limit: float | None, say: Callable[[str], None]) -> State
             if isinstance(error, TransportTimeout) and time.monotonic() >= end:
                 break  # the limit cut this question short, so the server is not to blame
             failures += 1
-            if not _is_transient(error) or (limit is None and failures > _MOST_FAILURES):
+            if not _is_transient(error) or (limit == _NO_LIMIT and failures > _MOST_FAILURES):
                 raise
             if failures == 1:
                 say(f"no answer for now: {error}")
@@ -1491,7 +1497,7 @@ def _is_news(state: JobState, last: StateResponse | None) -> bool:
 
 
 def _wait_timeout(
-    call: _Call, limit: float | None, last: StateResponse | None, failure: SDKError | None
+    call: _Call, limit: float, last: StateResponse | None, failure: SDKError | None
 ) -> WaitTimeout:
     """Make the error that says how far the job was when the limit had passed."""
     if failure:
@@ -1601,16 +1607,22 @@ def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
 def _cells(execution: ExecutionState) -> dict[str, str]:
     """Return the cells of an execution's row, by their headings."""
     output = execution.run_output or RunCommandResult()
-    has_code = execution.run_output is not None and execution.state == "Completed"
     return {
         "NODE": execution.node_id,
         "SHARD": str(execution.shard_index),
         "STATE": execution.state,
-        # A program that still runs has the exit code 0, too.
-        "EXIT": str(output.exit_code) if has_code or output.exit_code != 0 else "",
+        "EXIT": _exit_code(execution),
         "RESULT": _location(execution.published_results or StorageSpec()),
         "STATUS": execution.status or output.runner_error,
     }
+
+
+def _exit_code(execution: ExecutionState) -> str:
+    """Return the program's exit code, if it has one: that of a program that still runs is 0."""
+    output = execution.run_output
+    if output is None or (output.exit_code == 0 and execution.state != "Completed"):
+        return ""
+    return str(output.exit_code)
 
 
 def _location(results: StorageSpec) -> str:
@@ -1755,7 +1767,7 @@ def _fetch(options: Any) -> StateResponse:
             context = _environment_context()
         call = _Call(options.job_id, url, options.timeout, headers, context)
         if options.wait:
-            return _wait(call, options.wait_timeout, say=_say)
+            return _wait(call, options.wait_timeout or _NO_LIMIT, say=_say)
         return _ask(call, call.timeout)
 
 
