@@ -47,7 +47,7 @@ import ssl
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from urllib.request import getproxies, proxy_bypass  # the latter is not documented
 
 TYPE_CHECKING = False  # type checkers take it for True
@@ -144,7 +144,7 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
-    _can_pass = True  # unless a certificate is not trusted, for waiting does not mend that
+    _waiting_helps = True  # unless a certificate is not trusted
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -575,6 +575,17 @@ def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
 # Up to v0.2.7 the state of a shard is a number, and v0.2.6 changed what the numbers mean.
 _SHARD_WORDS_TO_V0_2_5 = _numbered("|Bidding|Cancelled|Waiting|Running|Error|Verifying|Completed")
 _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Completed")
+
+
+def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
+    """Return the words for the numbers in an answer's shards.
+
+    Only servers up to v0.2.5 write an index of 0, and nearly every job has a shard 0.
+    """
+    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
+
+
 # A shard is read without a model, for what its number means depends on the others. The later of
 # two descriptions of "state" counts.
 _read_node_shard = _object_reader(None, *_EXECUTION, _fields((int, str), "state"))
@@ -590,9 +601,7 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
         for key, shard in node.get("shards", {}).items()
     }
     _check_size(shards)
-    # Only servers up to v0.2.5 write an index of 0, and nearly every job has a shard 0.
-    writes_zero = any(shard.get("shard_index") == 0 for shard in shards.values())
-    words = _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
+    words = _shard_words(shards.values())
     executions = []
     for (node_id, key), shard in shards.items():
         if not re.fullmatch("[0-9]{1,9}", str(key)):
@@ -787,8 +796,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    is_another = not state.job_id.startswith(asked) and job.get("Name") != asked
-    if state.job_id and is_another:  # up to v0.3.19 an answer has no job's id
+    is_asked = state.job_id.startswith(asked) or job.get("Name") == asked
+    if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -860,13 +869,17 @@ class _Connection(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
         self._sock = sock
-        self.deadline = deadline
+        self._deadline = deadline
         self._opened = opened
 
     def timed_socket(self) -> socket.socket:
         """Return the socket for the next step, with the time left as its timeout."""
-        self._sock.settimeout(_seconds_left(self.deadline))
+        self._sock.settimeout(_seconds_left(self._deadline))
         return self._sock
+
+    def halve_time(self) -> None:
+        """Give up half of the time that is left."""
+        self._deadline -= (self._deadline - time.monotonic()) / 2
 
     def readable(self) -> bool:
         return True
@@ -905,10 +918,10 @@ def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) 
 
 def _declared_length(headers: http.client.HTTPMessage) -> int:
     """Return the Content-Length. It is 0 if there is none, or if chunks replace it."""
-    length, *others = {value.strip() for value in headers.get_all("Content-Length", ["0"])}
-    if others or not re.fullmatch("[0-9]{1,18}", length):
+    lengths = {value.strip() for value in headers.get_all("Content-Length", ["0"])}
+    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
         raise OSError("the answer has a bad Content-Length")
-    return 0 if "Transfer-Encoding" in headers else int(length)
+    return 0 if "Transfer-Encoding" in headers else int(lengths.pop())
 
 
 def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
@@ -972,8 +985,7 @@ class _Server:
             if response.status == 200:
                 _read_whole(content, response)
             else:  # the body may stall or break off; half of the time is left to ask elsewhere
-                now = time.monotonic()
-                connection.deadline = now + (deadline - now) / 2
+                connection.halve_time()
                 with contextlib.suppress(*_NETWORK_ERRORS):
                     _read_into(content, response, _MAX_REFUSAL)
         return _Answer(url, response.status, response.reason, response.headers, content)
@@ -1208,9 +1220,9 @@ class _Call:
             text = text.replace(secret, "***")
         return text
 
-    def as_cause(self, error: Exception, *, quoting: str) -> Exception | None:
-        """Return the error to raise from, or None if the text that it quotes holds a secret."""
-        return error if self.hide(quoting) == quoting else None
+    def has_secret(self, text: str) -> bool:
+        """Tell whether a text, such as that of a cause, quotes a secret."""
+        return self.hide(text) != text
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
@@ -1247,10 +1259,9 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         refusal = _refusal(call, answer)
         if _is_missing_route(route, answer):
             missing.append(refusal)
-        elif incomplete and answer.status not in _TRANSIENT:
-            continue  # this route refuses for good, so the incomplete answer is still the best
-        else:
+        elif incomplete is None or answer.status in _TRANSIENT:
             raise refusal
+        # Otherwise it refuses for good, and the incomplete answer is still the best.
     if incomplete is None:  # then the server has none of the routes
         raise _no_route(missing) from missing[-1]
     return incomplete
@@ -1272,8 +1283,8 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
         message = call.hide(f"no complete answer{way} from {_shorten(url)}: {why}")
         failure = kind(message, url=url)
-        failure._can_pass = not isinstance(error, ssl.SSLCertVerificationError)
-        raise failure from call.as_cause(error, quoting=str(error))
+        failure._waiting_helps = not isinstance(error, ssl.SSLCertVerificationError)
+        raise failure from None if call.has_secret(str(error)) else error
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1299,13 +1310,14 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     try:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as error:
-        raise DecodeError(
+        failure = DecodeError(
             call.hide(f"the answer from {_shorten(answer.url)} is not a job's state: {error}"),
             path=call.hide(getattr(error, "path", "")),
             status_code=200,
             body=call.hide(answer.text)[:_MAX_BODY],
             url=answer.url,
-        ) from call.as_cause(error, quoting=f"{error} {answer.text}")
+        )
+        raise failure from None if call.has_secret(f"{error} {answer.text}") else error
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1325,11 +1337,11 @@ def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     """Tell whether the server refuses because it does not have the route."""
     if answer.status in (404, 405):
         return not _is_from_job_store(answer)
-    if answer.status in (403, 500) and route == _REQUESTER:
-        # Servers with users do not have this route, but say 403 (v1.7.0: 500), and that it needs a
-        # capability.
-        return "capability" in answer.text and not _is_unknown_job(answer)
-    return answer.status == 410
+    # Servers with users do not have _REQUESTER any more, but say that it needs a capability: with
+    # 403, and v1.7.0 with 500.
+    names_capability = "capability" in answer.text and not _is_unknown_job(answer)
+    is_guarded = route == _REQUESTER and answer.status in (403, 500) and names_capability
+    return is_guarded or answer.status == 410
 
 
 def _is_from_job_store(answer: _Answer) -> bool:
@@ -1395,7 +1407,7 @@ def _no_route(refusals: list[SDKError]) -> SDKError:
 def _is_transient(error: SDKError) -> bool:
     """Tell whether asking again can help."""
     if isinstance(error, TransportError):
-        return error._can_pass
+        return error._waiting_helps
     return error.status_code in _TRANSIENT
 
 
@@ -1809,6 +1821,16 @@ def main(argv: list[str] | None = None) -> int:
     return _print(_format(response, options)) or code
 
 
+def _flush(stream: Any) -> None:
+    """Flush a stream. If that fails, discard what is in it, or Python would fail at exit, too."""
+    if stream is None or stream.closed:
+        return
+    try:
+        stream.flush()
+    except OSError:  # do as the "Note on SIGPIPE" in the signal module's documentation
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _run_as_program() -> int:
     """Run the command as its own process. An installed console script calls this, too."""
     try:
@@ -1821,11 +1843,8 @@ def _run_as_program() -> int:
             os.kill(os.getpid(), signal.SIGINT)  # ends a shell's loop around it, too
         return 130
     finally:
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # one that is closed may be None
-            try:
-                stream.flush()
-            except OSError:  # discard the rest, as the "Note on SIGPIPE" in signal's documentation
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _flush(sys.stdout)
+        _flush(sys.stderr)
 
 
 if __name__ == "__main__":
