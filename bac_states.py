@@ -878,7 +878,7 @@ class _Connection(io.RawIOBase):
         return self._sock
 
     def halve_time(self) -> None:
-        """Give up half of the time that is left."""
+        """Leave half of the time to the connections after this one."""
         self._deadline -= (self._deadline - time.monotonic()) / 2
 
     def readable(self) -> bool:
@@ -918,10 +918,12 @@ def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) 
 
 def _declared_length(headers: http.client.HTTPMessage) -> int:
     """Return the Content-Length. It is 0 if there is none, or if chunks replace it."""
-    lengths = {value.strip() for value in headers.get_all("Content-Length", ["0"])}
+    lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
         raise OSError("the answer has a bad Content-Length")
-    return 0 if "Transfer-Encoding" in headers else int(lengths.pop())
+    if not lengths or "Transfer-Encoding" in headers:
+        return 0
+    return int(lengths.pop())
 
 
 def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
@@ -1284,7 +1286,8 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         message = call.hide(f"no complete answer{way} from {_shorten(url)}: {why}")
         failure = kind(message, url=url)
         failure._waiting_helps = not isinstance(error, ssl.SSLCertVerificationError)
-        raise failure from None if call.has_secret(str(error)) else error
+        cause = None if call.has_secret(str(error)) else error
+        raise failure from cause
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1317,7 +1320,8 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
             body=call.hide(answer.text)[:_MAX_BODY],
             url=answer.url,
         )
-        raise failure from None if call.has_secret(f"{error} {answer.text}") else error
+        cause = None if call.has_secret(f"{error} {answer.text}") else error
+        raise failure from cause
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
