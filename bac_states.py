@@ -878,7 +878,7 @@ class _Connection(io.RawIOBase):
         return self._sock
 
     def halve_time(self) -> None:
-        """Leave half of the time to the connections after this one."""
+        """Leave half of the time to other routes: the body of a refusal may stall."""
         self._deadline -= (self._deadline - time.monotonic()) / 2
 
     def readable(self) -> bool:
@@ -986,7 +986,7 @@ class _Server:
             content = bytearray()
             if response.status == 200:
                 _read_whole(content, response)
-            else:  # the body may stall or break off; half of the time is left to ask elsewhere
+            else:
                 connection.halve_time()
                 with contextlib.suppress(*_NETWORK_ERRORS):
                     _read_into(content, response, _MAX_REFUSAL)
@@ -1261,9 +1261,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         refusal = _refusal(call, answer)
         if _is_missing_route(route, answer):
             missing.append(refusal)
-        elif incomplete is None or answer.status in _TRANSIENT:
+        elif incomplete and answer.status not in _TRANSIENT:
+            continue  # this route refuses for good, so the incomplete answer is still the best
+        else:
             raise refusal
-        # Otherwise it refuses for good, and the incomplete answer is still the best.
     if incomplete is None:  # then the server has none of the routes
         raise _no_route(missing) from missing[-1]
     return incomplete
@@ -1341,11 +1342,13 @@ def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     """Tell whether the server refuses because it does not have the route."""
     if answer.status in (404, 405):
         return not _is_from_job_store(answer)
-    # Servers with users do not have _REQUESTER any more, but say that it needs a capability: with
+    if answer.status == 410:
+        return True
+    if route != _REQUESTER or answer.status not in (403, 500):
+        return False
+    # Servers with users do not have that route any more, but say that it needs a capability: with
     # 403, and v1.7.0 with 500.
-    names_capability = "capability" in answer.text and not _is_unknown_job(answer)
-    is_guarded = route == _REQUESTER and answer.status in (403, 500) and names_capability
-    return is_guarded or answer.status == 410
+    return "capability" in answer.text and not _is_unknown_job(answer)
 
 
 def _is_from_job_store(answer: _Answer) -> bool:
