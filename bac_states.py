@@ -55,12 +55,9 @@ if TYPE_CHECKING:  # importing typing at run time would make the import of this 
     from typing import Any
 
     _Reader = Callable[[Any], Any]
-    _Member = tuple[str, tuple[type, ...], _Reader | None]
-    _MembersByName = dict[str, _Member | None]
     _Address = urllib.parse.SplitResult
 else:
     Any = object
-    _MembersByName = dict  # before Python 3.9, no class can inherit from dict[...]
 
 __all__ = [
     "BadRequest", "DecodeError", "ExecutionState", "InternalServerError", "JobNotFound", "JobState",
@@ -380,7 +377,7 @@ def _fields(
     *names: str,
     convert: _Reader | None = None,
     **renamed: str,
-) -> dict[str, _Member]:
+) -> dict[str, tuple[Any, ...]]:
     """Describe members of an object: their JSON types, and what converts their values.
 
     Those in `names` fill the fields of these names; ErrorMsg="runner_error" fills another one.
@@ -397,17 +394,17 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
-class _Members(_MembersByName):
+class _Members(dict):  # type: ignore[type-arg]  # before Python 3.9, dict[...] is no base class
     """The members of an object by folded name. Each spelling that is met is added, as a cache."""
 
-    def __missing__(self, name: str) -> _Member | None:
-        member = self.get(_folded(name))  # None if nobody reads it
+    def __missing__(self, name: str) -> tuple[Any, ...] | None:
+        member: tuple[Any, ...] | None = self.get(_folded(name))  # None if nobody reads it
         if len(self) < 500 and len(str(name)) < 100:  # bounds, for a server can invent names
             self[name] = member
         return member
 
 
-def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, _Member]) -> _Reader:
+def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, Any]) -> _Reader:
     """Make a reader that turns an object into a model; without one, into a dict of our fields.
 
     A member that is unknown or null is left out. If it comes in several spellings, the last counts.
