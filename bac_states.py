@@ -70,7 +70,7 @@ __version__ = "1.1.0"
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
-_MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: enough for `body` once secrets are masked
+_MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: more than `body` keeps, as masks shorten it
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
 _MAX_REASON = 2000  # characters of the reason why a job failed
@@ -141,7 +141,7 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
-    _waiting_helps = True  # unless a certificate is not trusted
+    _waiting_helps = True  # `_ask_route` sets it to False if a certificate is not trusted
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -346,7 +346,7 @@ _DECODING_ERRORS = (ValueError, RecursionError)
 
 
 class _Mismatch(ValueError):
-    """A value that does not fit. On its way out, each object around it puts its key in front."""
+    """A value that does not fit. On its way out, each object or array puts its key in front."""
 
     def __init__(self, problem: str, *keys: str | int) -> None:
         super().__init__(problem)
@@ -380,7 +380,8 @@ def _fields(
 ) -> dict[str, tuple[Any, ...]]:
     """Describe members of an object: their JSON types, and what converts their values.
 
-    Those in `names` fill the fields of these names; ErrorMsg="runner_error" fills another one.
+    Those in `names` fill our fields of the same names. ErrorMsg="runner_error" says that the member
+    ErrorMsg fills our field runner_error.
     """
     if isinstance(types, type):
         types = (types,)
@@ -398,14 +399,14 @@ class _Members(dict):  # type: ignore[type-arg]  # before Python 3.9, dict[...] 
     """The members of an object by folded name. Each spelling that is met is added, as a cache."""
 
     def __missing__(self, name: str) -> tuple[Any, ...] | None:
-        member: tuple[Any, ...] | None = self.get(_folded(name))  # None if nobody reads it
+        member: tuple[Any, ...] | None = self.get(_folded(name))  # None if we do not read it
         if len(self) < 500 and len(str(name)) < 100:  # bounds, for a server can invent names
             self[name] = member
         return member
 
 
 def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, Any]) -> _Reader:
-    """Make a reader that turns an object into a model; without one, into a dict of our fields.
+    """Make a reader that turns an object into a model or, without one, into a dict of the fields.
 
     A member that is unknown or null is left out. If it comes in several spellings, the last counts.
     """
@@ -583,8 +584,8 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
     return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
 
 
-# A shard is read without a model, for what its number means depends on the others. The later of
-# two descriptions of "state" counts.
+# A shard stays a dict at first, for what the number of its state means depends on the other shards.
+# The description of "state" replaces the one in _EXECUTION.
 _read_node_shard = _object_reader(None, *_EXECUTION, _fields((int, str), "state"))
 _read_node_shards = functools.partial(_read_map, _read_node_shard)
 _read_node = _object_reader(None, _fields(dict, "shards", convert=_read_node_shards))
@@ -718,9 +719,9 @@ def _execution_words(server_version: str) -> Mapping[int, str]:
     if version is None:
         return _UNAMBIGUOUS_WORDS
     release = tuple(map(int, version.group(1, 2, 3)))
-    has_no_version = release == (0, 0, 0)  # v0.0.0-xxxxxxx
-    is_between_two = release == (1, 5, 1) and version[4]  # v1.5.1-36-g0a1b2c3
-    if has_no_version or is_between_two:
+    has_no_version = release == (0, 0, 0)  # a development build: v0.0.0-xxxxxxx
+    is_in_between = release == (1, 5, 1) and version[4] is not None  # v1.5.1-36-g0a1b2c3
+    if has_no_version or is_in_between:
         return _UNAMBIGUOUS_WORDS
     return _WORDS if release >= (1, 5, 2) else _WORDS_TO_V1_5_1
 
@@ -732,7 +733,7 @@ def _from_newer_job(
     state = job.get("State", {})
     word: str = state.get("StateType", "")
     return JobState(
-        job_id=job["ID"],  # `_decode` has seen it
+        job_id=job["ID"],  # `_decode` has checked that there is one
         state=_JOB_WORDS.get(word, word),
         status=state.get("Message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
@@ -827,9 +828,9 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 
 # ------------------------------------------------------------------------------------- transport
-# `_Server.exchange` sends a request over a `_Connection`, on which every step ends by a deadline, a
-# time of `time.monotonic`; only looking up a name does not. HTTPResponse parses the answer, and
-# `_read_whole` checks its body.
+# `_Server.exchange` sends a request over a `_Connection`. Every step but the look-up of a name ends
+# by a deadline, which is a time on the clock of `time.monotonic`. HTTPResponse parses the answer,
+# and `_read_whole` checks its body.
 
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
@@ -933,7 +934,7 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
     length = _declared_length(headers)
     if length > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
-    _read_into(body, response, _MAX_ANSWER)  # IncompleteRead if the last chunk is missing
+    _read_into(body, response, _MAX_ANSWER)  # raises IncompleteRead if the last chunk is missing
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     if len(body) < length:
@@ -1220,7 +1221,7 @@ class _Call:
         return text
 
     def has_secret(self, text: str) -> bool:
-        """Tell whether a text, such as that of a cause, quotes a secret."""
+        """Tell whether a text holds a secret. A cause that quotes such a text is left out."""
         return self.hide(text) != text
 
 
@@ -1289,8 +1290,8 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
 
 
 def _network_text(error: Exception, seconds: float) -> str:
-    """Say in words what went wrong on the network in the `seconds` that a call may take."""
-    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has a number
+    """Say in words what went wrong on the network. `seconds` is the time that the call had."""
+    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's own has a number
         return f"timed out after {seconds:g} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
@@ -1323,7 +1324,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
-    """Tell whether an answer lists executions. The newer API's does not before v1.2.2."""
+    """Tell whether an answer lists executions, as a "state" does, and a "Job" only since v1.2.2."""
     sent = {_folded(name) for name, item in document.items() if item is not None}
     return "state" in sent or "executions" in sent
 
@@ -1438,8 +1439,8 @@ def get(
     `server_url` is http(s)://host[:port][/path]. Without it, the environment's server is asked,
     with the environment's credentials. `timeout` is in seconds, for the whole call; only resolving
     names and decoding cannot be cut short. `headers` are added to ours; Content-Type, User-Agent,
-    Accept-Encoding and those that frame the message stay ours. Raises SDKError, and before it
-    asks ValueError and TypeError.
+    Accept-Encoding and those that frame the message stay ours. Raises SDKError, or ValueError and
+    TypeError for a bad argument, before anything is sent.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
@@ -1506,7 +1507,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
 
 
 def _is_news(state: JobState, last: StateResponse | None) -> bool:
-    """Tell whether a state is worth a line. One that ends the wait at once is not."""
+    """Tell whether a state is worth a line. A first one that is the end at once is not."""
     if last is None:
         return not _has_ended(state)
     return state.state != last.state.state
@@ -1634,7 +1635,7 @@ def _cells(execution: ExecutionState) -> dict[str, str]:
 
 
 def _exit_code(execution: ExecutionState) -> str:
-    """Return the program's exit code, if it has one: that of a program that still runs is 0."""
+    """Return the program's exit code, or "" if it has none yet: while it runs, servers say 0."""
     output = execution.run_output
     if output is None or (output.exit_code == 0 and execution.state != "Completed"):
         return ""
@@ -1675,7 +1676,7 @@ def _output(state: JobState) -> str:
 
 def _say(message: str) -> None:
     """Write a line to standard error. If even that fails, there is nobody to tell."""
-    if sys.stderr is not None:  # as it is if it was closed when Python started
+    if sys.stderr is not None:  # it is None if it was closed when Python started
         with contextlib.suppress(OSError, ValueError):
             line = f"bac_states: {_one_line(message, _MAX_MESSAGE)}"
             print(line, file=sys.stderr, flush=True)
@@ -1776,7 +1777,7 @@ def _fetch(options: Any) -> StateResponse:
     with server as url:
         headers = {}
         context = None
-        if options.server is not None:
+        if options.server is not None and not options.demo:
             # Unlike a server that is named in code, one that is named here gets the environment's
             # credentials: both come from the same person.
             headers = _environment_credentials()
@@ -1794,7 +1795,7 @@ def _format(response: StateResponse, options: Any) -> str:
         return json.dumps(answer, default=vars, indent=2) + "\n"
     if options.output:
         return _output(response.state)
-    return _table(response.state, options.job_id.strip())
+    return _table(response.state, options.job_id)
 
 
 def main(argv: list[str] | None = None) -> int:
