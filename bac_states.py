@@ -1220,6 +1220,10 @@ class _Call:
             text = text.replace(secret, "***")
         return text
 
+    def shorten(self, text: str, limit: int = _MAX_PART) -> str:
+        """Mask every secret in a text, escape it, and cut it to `limit` characters."""
+        return _shorten(self.hide(text), limit)
+
     def has_secret(self, text: str) -> bool:
         """Tell whether a text holds a secret. A cause that quotes such a text is left out."""
         return self.hide(text) != text
@@ -1264,7 +1268,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         else:
             raise refusal
     if incomplete is None:  # then the server has none of the routes
-        raise _no_route(missing) from missing[-1]
+        raise _no_route(call, missing) from missing[-1]
     return incomplete
 
 
@@ -1282,7 +1286,7 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         way = " through the proxy" if call.server.proxy else ""
         why = _network_text(error, call.timeout)
         kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
-        message = call.hide(f"no complete answer{way} from {_shorten(url)}: {why}")
+        message = call.hide(f"no complete answer{way} from {call.shorten(url)}: {why}")
         failure = kind(message, url=url)
         failure._waiting_helps = not isinstance(error, ssl.SSLCertVerificationError)
         cause = None if call.has_secret(str(error)) else error
@@ -1313,7 +1317,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as error:
         failure = DecodeError(
-            call.hide(f"the answer from {_shorten(answer.url)} is not a job's state: {error}"),
+            call.hide(f"the answer from {call.shorten(answer.url)} is not a job's state: {error}"),
             path=call.hide(getattr(error, "path", "")),
             status_code=200,
             body=call.hide(answer.text)[:_MAX_BODY],
@@ -1367,7 +1371,7 @@ def _refusal(call: _Call, answer: _Answer) -> SDKError:
     kind = JobNotFound if _is_unknown_job(answer) else kinds.get(answer.status, SDKError)
     seconds = answer.headers.get("Retry-After", "").strip()
     return kind(
-        call.hide(f"HTTP {answer.status} from {_shorten(answer.url)}: {_refusal_text(answer)}"),
+        call.hide(f"HTTP {answer.status} from {call.shorten(answer.url)}: {_refusal_text(answer)}"),
         status_code=answer.status,
         body=call.hide(answer.text)[:_MAX_BODY],
         url=answer.url,
@@ -1401,9 +1405,9 @@ def _refusal_text(answer: _Answer) -> str:
     return words or answer.text.strip() or answer.reason or "no reason given"
 
 
-def _no_route(refusals: list[SDKError]) -> SDKError:
+def _no_route(call: _Call, refusals: list[SDKError]) -> SDKError:
     """Make the error that names every route and its status."""
-    told = [f"{error.status_code} from {_shorten(error.url, 99)}" for error in refusals]
+    told = [f"{error.status_code} from {call.shorten(error.url, 99)}" for error in refusals]
     message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
     last = refusals[-1]
     return SDKError(message, status_code=last.status_code, body=last.body, url=last.url)
@@ -1493,7 +1497,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if failures:
                 say("the server answers again")
             if _is_news(response.state, last):
-                job_id = _shorten(call.request.job_id, 99)
+                job_id = call.shorten(call.request.job_id, 99)
                 say(f"{job_id}: {response.state.state or 'no state yet'}")
             if _has_ended(response.state):
                 return response
@@ -1525,7 +1529,7 @@ def _wait_timeout(
         why = f"it is {last.state.state or 'in no state yet'}"
         if last.state.status:
             why += f": {last.state.status}"
-    job_id = _shorten(call.request.job_id, 99)
+    job_id = call.shorten(call.request.job_id, 99)
     words = f"the job {job_id} has not ended within {limit:g} s: {why}"
     return WaitTimeout(_one_line(call.hide(words), _MAX_MESSAGE), response=last)
 

@@ -1679,9 +1679,7 @@ ECHOES = {
     "the reason phrase": lambda said: head(status=f"503 {said}"),
     "a location": lambda said: reply("", 302, f"Location: http://h/?token={said}"),
     "a job id": lambda said: job_is(job_id=said),
-    "a path": lambda said: reply(
-        '{"state":{"nodes":{"' + said.replace("s3", r"\u00733") + '":1}}}'
-    ),
+    "path": lambda said: reply('{"state":{"nodes":{"' + said.replace("s3", r"\u00733") + '":1}}}'),
     "a missing route": lambda said: reply(said, 404),
     "no JSON": reply,
     "no UTF-8": lambda said: reply(said.encode() + b"\xff"),
@@ -1717,7 +1715,6 @@ def test_what_is_no_credential_or_a_short_one_masks_nothing_and_a_long_one_no_me
         assert error.message.endswith(f": {error.body}") and error.body == "innocent text 1234567"
     error = refused(serve(reply("key: 12345678", 500)), headers={"X-Key": "12345678"})
     assert error.message.endswith(": key: ***")
-    # What an answer means is decided before anything is hidden.
     error = refused(serve(NOT_FOUND), JobNotFound, headers={"X-Key": "not found"})
     assert "not found" not in error.message
     server = serve(requester=reply("no capability 'write:node'", 403), jobs=job_is())
@@ -1736,6 +1733,11 @@ def test_a_cut_or_a_chunk_s_end_never_saves_the_beginning_of_a_credential(serve)
     for answer in answers:
         told = everything_told(refused(serve(answer), headers=headers))
         assert SECRET[:5] not in told and long[:9] not in told
+    urls = [DEAD, *(serve(answer).url for answer in (reply("", 401), reply("", 404), reply("")))]
+    for start, url in itertools.product(range(50, 200, 7), urls):
+        url = f"{url}/{'x' * start}{SECRET}"
+        error = error_of(None, bac_states.get, JOB, server_url=url, headers=headers)
+        assert SECRET[:5] not in error.message, start
 
 
 def test_credentials_of_the_environment_are_never_told(serve, monkeypatch):
@@ -2834,8 +2836,6 @@ def test_a_demo_without_a_port_says_that(capsys, monkeypatch):
     assert (ran.code, ran.out) == (1, "")
     assert "port" in said(ran) and "Permission denied" in said(ran)
 
-
-# The table
 
 EVERY_KIND_OF_ROW = json.loads(r"""
 {"state": {"JobID": "j", "State": "Completed", "Executions": [
