@@ -78,6 +78,8 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
+# Where the server's release is unknown, 7 or 9 stays a number. It may mean Completed.
+_COMPLETED_EXECUTION = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -140,8 +142,6 @@ class JobNotFound(InternalServerError):
 
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
-
-    _waiting_helps = True  # `_ask_route` sets it to False if a certificate is not trusted
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -313,9 +313,7 @@ class JobState:
     @property
     def _completed(self) -> list[ExecutionState]:
         """The executions that completed or, where the release is unknown, may have completed."""
-        # A number is left only if the release is unknown. 7 or 9 may then mean Completed.
-        words = ("Completed", "7", "9")
-        return [execution for execution in self.executions if execution.state in words]
+        return [each for each in self.executions if each.state in _COMPLETED_EXECUTION]
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -363,13 +361,22 @@ class _Mismatch(ValueError):
         return f"{self.problem} at {self.path}" if self.keys else self.problem
 
 
-def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
+def _expected(types: tuple[type, ...], value: object, *keys: str) -> _Mismatch:
     """Make the error for a value of a wrong type."""
     names = " or ".join(kind.__name__ for kind in types)
-    return _Mismatch(f"expected {names}, got {type(value).__name__}")
+    return _Mismatch(f"expected {names}, got {type(value).__name__}", *keys)
 
 
 # A reader is a function that turns a JSON value into ours, or raises _Mismatch.
+
+
+def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
+    """Return `read(item)`. If that fails, put the key in front of the error's path."""
+    try:
+        return read(item)
+    except _Mismatch as error:
+        error.keys.insert(0, key)
+        raise
 
 
 def _fields(
@@ -425,13 +432,9 @@ def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, An
             if member is None or item is None:
                 continue
             field, types, convert = member
-            try:
-                if type(item) not in types:  # isinstance would take true for an integer
-                    raise _expected(types, item)
-                found[field] = convert(item) if convert else item
-            except _Mismatch as error:
-                error.keys.insert(0, name)
-                raise
+            if type(item) not in types:  # isinstance would take true for an integer
+                raise _expected(types, item, name)
+            found[field] = _read_at(name, convert, item) if convert else item
         return model(**found) if model else found
 
     return read
@@ -441,15 +444,6 @@ def _check_size(items: Collection[Any]) -> None:
     """Refuse more elements than any real answer has: reading them would take too long."""
     if len(items) > _MAX_ELEMENTS:
         raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
-
-
-def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
-    """Return `read(item)`. If that fails, put the key in front of the error's path."""
-    try:
-        return read(item)
-    except _Mismatch as error:
-        error.keys.insert(0, key)
-        raise
 
 
 def _read_array(read: _Reader, items: list[Any]) -> tuple[Any, ...]:
@@ -867,17 +861,13 @@ class _Connection(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
         self._sock = sock
-        self._deadline = deadline
+        self.deadline = deadline
         self._opened = opened
 
     def timed_socket(self) -> socket.socket:
         """Return the socket for the next step, with the time left as its timeout."""
-        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock
-
-    def halve_time(self) -> None:
-        """Leave half of the time to other routes: the body of a refusal may stall."""
-        self._deadline -= (self._deadline - time.monotonic()) / 2
 
     def readable(self) -> bool:
         return True
@@ -985,8 +975,9 @@ class _Server:
             if response.status == 200:
                 _read_whole(content, response)
             else:
-                connection.halve_time()
                 with contextlib.suppress(*_NETWORK_ERRORS):
+                    # The body of a refusal may stall: leave half of the time to other routes.
+                    connection.deadline -= _seconds_left(deadline) / 2
                     _read_into(content, response, _MAX_REFUSAL)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1259,14 +1250,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
                 call.prefer(route)
                 return response
             incomplete = response
-            continue
-        refusal = _refusal(call, answer)
-        if _is_missing_route(route, answer):
-            missing.append(refusal)
-        elif incomplete and answer.status not in _TRANSIENT:
-            continue  # this route refuses for good, so the incomplete answer is still the best
-        else:
-            raise refusal
+        elif _is_missing_route(route, answer):
+            missing.append(_refusal(call, answer))
+        elif incomplete is None or answer.status in _TRANSIENT:
+            raise _refusal(call, answer)
     if incomplete is None:  # then the server has none of the routes
         raise _no_route(call, missing) from missing[-1]
     return incomplete
@@ -1287,10 +1274,8 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         why = _network_text(error, call.timeout)
         kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
         message = call.hide(f"no complete answer{way} from {call.shorten(url)}: {why}")
-        failure = kind(message, url=url)
-        failure._waiting_helps = not isinstance(error, ssl.SSLCertVerificationError)
         cause = None if call.has_secret(str(error)) else error
-        raise failure from cause
+        raise kind(message, url=url) from cause
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1416,7 +1401,7 @@ def _no_route(call: _Call, refusals: list[SDKError]) -> SDKError:
 def _is_transient(error: SDKError) -> bool:
     """Tell whether asking again can help."""
     if isinstance(error, TransportError):
-        return error._waiting_helps
+        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
     return error.status_code in _TRANSIENT
 
 
