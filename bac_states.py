@@ -78,8 +78,8 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# Where the server's release is unknown, 7 or 9 stays a number. It may mean Completed.
-_COMPLETED_EXECUTION = {"Completed", "7", "9"}
+# Where the server's release is unknown, 7 and 9 stay numbers, and either may mean Completed.
+_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -142,6 +142,8 @@ class JobNotFound(InternalServerError):
 
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
+
+    _is_final = False  # True if a certificate is not trusted: asking again does not change that
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -307,13 +309,13 @@ class JobState:
         CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
-        has_failed = any(execution._program_failed for execution in self._completed)
+        has_failed = any(execution._program_failed for execution in self._maybe_completed)
         return self.state == "Completed" and not has_failed
 
     @property
-    def _completed(self) -> list[ExecutionState]:
-        """The executions that completed or, where the release is unknown, may have completed."""
-        return [each for each in self.executions if each.state in _COMPLETED_EXECUTION]
+    def _maybe_completed(self) -> list[ExecutionState]:
+        """The executions that have completed or, where nobody can tell, may have."""
+        return [each for each in self.executions if each.state in _MAYBE_COMPLETED]
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -392,9 +394,8 @@ def _fields(
     """
     if isinstance(types, type):
         types = (types,)
-    fields = {name: name for name in names}
-    fields.update(renamed)
-    return {name: (field, types, convert) for name, field in fields.items()}
+    field_by_member = {**{name: name for name in names}, **renamed}
+    return {member: (field, types, convert) for member, field in field_by_member.items()}
 
 
 def _folded(name: str) -> str:
@@ -422,7 +423,7 @@ def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, An
         members.update({_folded(name): member for name, member in description.items()})
 
     def read(value: Any) -> Any:
-        if value is None:  # only in arrays and maps; as in Go, it counts as an empty object
+        if value is None:  # where null is not left out, it counts as an empty object, as in Go
             value = {}
         if type(value) is not dict:
             raise _expected((dict,), value)
@@ -598,10 +599,13 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     for (node_id, key), shard in shards.items():
         if not re.fullmatch("[0-9]{1,9}", str(key)):
             raise _Mismatch("expected a shard's index as the key", node_id, "Shards", key)
-        shard["node_id"] = shard.get("node_id") or node_id
-        shard["shard_index"] = shard.get("shard_index") or int(key)
-        shard["state"] = _to_word(shard.get("state", ""), words)
-        executions.append(ExecutionState(**shard))
+        filled = {
+            **shard,
+            "node_id": shard.get("node_id") or node_id,
+            "shard_index": shard.get("shard_index") or int(key),
+            "state": _to_word(shard.get("state", ""), words),
+        }
+        executions.append(ExecutionState(**filled))
     return tuple(executions)
 
 
@@ -712,9 +716,10 @@ def _execution_words(server_version: str) -> Mapping[int, str]:
     version = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
     if version is None:
         return _UNAMBIGUOUS_WORDS
-    release = tuple(map(int, version.group(1, 2, 3)))
+    *numbers, suffix = version.groups()
+    release = tuple(map(int, numbers))
     has_no_version = release == (0, 0, 0)  # a development build: v0.0.0-xxxxxxx
-    is_in_between = release == (1, 5, 1) and version[4] is not None  # v1.5.1-36-g0a1b2c3
+    is_in_between = release == (1, 5, 1) and suffix is not None  # v1.5.1-36-g0a1b2c3
     if has_no_version or is_in_between:
         return _UNAMBIGUOUS_WORDS
     return _WORDS if release >= (1, 5, 2) else _WORDS_TO_V1_5_1
@@ -789,7 +794,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
     is_asked = state.job_id.startswith(asked) or job.get("Name") == asked
-    if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
+    has_no_id = not state.job_id  # up to v0.3.19
+    if not is_asked and not has_no_id:
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -857,7 +863,7 @@ def _dial(peer: _Address, deadline: float, opened: contextlib.ExitStack) -> sock
 
 
 class _Connection(io.RawIOBase):
-    """A socket with a deadline, read as a stream. Closing the stream leaves the socket open."""
+    """A socket with a deadline, read as a stream. Whoever owns `opened` closes the socket."""
 
     def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
         self._sock = sock
@@ -930,7 +936,7 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
     if len(body) < length:
         raise OSError(_CUT_SHORT)
     is_announced = coding or "Content-Length" in headers
-    if not body and not is_announced:  # the headers were cut short
+    if not body and not is_announced:  # http.client takes headers that were cut short for whole
         raise OSError(_CUT_SHORT)
 
 
@@ -975,9 +981,9 @@ class _Server:
             if response.status == 200:
                 _read_whole(content, response)
             else:
+                # The body of a refusal may stall: leave half of the time to other routes.
+                connection.deadline = (time.monotonic() + deadline) / 2
                 with contextlib.suppress(*_NETWORK_ERRORS):
-                    # The body of a refusal may stall: leave half of the time to other routes.
-                    connection.deadline -= _seconds_left(deadline) / 2
                     _read_into(content, response, _MAX_REFUSAL)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1252,7 +1258,9 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             incomplete = response
         elif _is_missing_route(route, answer):
             missing.append(_refusal(call, answer))
-        elif incomplete is None or answer.status in _TRANSIENT:
+        elif incomplete and answer.status not in _TRANSIENT:
+            continue  # it refuses for good, so the incomplete answer is still the best
+        else:
             raise _refusal(call, answer)
     if incomplete is None:  # then the server has none of the routes
         raise _no_route(call, missing) from missing[-1]
@@ -1274,8 +1282,10 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         why = _network_text(error, call.timeout)
         kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
         message = call.hide(f"no complete answer{way} from {call.shorten(url)}: {why}")
+        failure = kind(message, url=url)
+        failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
         cause = None if call.has_secret(str(error)) else error
-        raise kind(message, url=url) from cause
+        raise failure from cause
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1327,15 +1337,14 @@ def _lists_executions(document: dict[str, Any]) -> bool:
 
 def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     """Tell whether the server refuses because it does not have the route."""
-    if answer.status in (404, 405):
-        return not _is_from_job_store(answer)
     if answer.status == 410:
         return True
-    if route != _REQUESTER or answer.status not in (403, 500):
-        return False
-    # Servers with users do not have that route any more, but say that it needs a capability: with
-    # 403, and v1.7.0 with 500.
-    return "capability" in answer.text and not _is_unknown_job(answer)
+    if answer.status in (404, 405):
+        return not _is_from_job_store(answer)
+    # Servers with users do not have the requester's route any more, but say that it needs a
+    # capability: with 403, and v1.7.0 with 500.
+    lacks_capability = answer.status in (403, 500) and "capability" in answer.text
+    return route == _REQUESTER and lacks_capability and not _is_unknown_job(answer)
 
 
 def _is_from_job_store(answer: _Answer) -> bool:
@@ -1401,7 +1410,7 @@ def _no_route(call: _Call, refusals: list[SDKError]) -> SDKError:
 def _is_transient(error: SDKError) -> bool:
     """Tell whether asking again can help."""
     if isinstance(error, TransportError):
-        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
+        return not error._is_final
     return error.status_code in _TRANSIENT
 
 
@@ -1427,9 +1436,9 @@ def get(
 
     `server_url` is http(s)://host[:port][/path]. Without it, the environment's server is asked,
     with the environment's credentials. `timeout` is in seconds, for the whole call; only resolving
-    names and decoding cannot be cut short. `headers` are added to ours; Content-Type, User-Agent,
-    Accept-Encoding and those that frame the message stay ours. Raises SDKError, or ValueError and
-    TypeError for a bad argument, before anything is sent.
+    names and decoding cannot be cut short. `headers` are added to ours; Connection, Content-Type,
+    User-Agent, Accept-Encoding and those that frame the message stay ours. Raises SDKError, or
+    ValueError and TypeError for a bad argument, before anything is sent.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
@@ -1496,7 +1505,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
 
 
 def _is_news(state: JobState, last: StateResponse | None) -> bool:
-    """Tell whether a state is worth a line. A first one that is the end at once is not."""
+    """Tell whether a state is worth a line: a change is, and a first state that is not the end."""
     if last is None:
         return not _has_ended(state)
     return state.state != last.state.state
@@ -1600,14 +1609,11 @@ def _table(state: JobState, asked: str) -> str:
 def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     """Return headings and a row for each execution, in columns that fit their content."""
     rows = [_cells(execution) for execution in executions]
-    columns = []
-    for heading in rows[0]:
-        if heading == "SHARD" and not any(execution.shard_index for execution in executions):
-            continue
-        column = [heading, *(_one_line(row[heading]) for row in rows)]
-        width = max(map(len, column))
-        columns.append([cell.ljust(width) for cell in column])
-    return ["  ".join(line).rstrip() for line in zip(*columns)]
+    is_sharded = any(execution.shard_index for execution in executions)
+    headings = [heading for heading in rows[0] if heading != "SHARD" or is_sharded]
+    lines = [headings, *([_one_line(row[heading]) for heading in headings] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def _cells(execution: ExecutionState) -> dict[str, str]:
@@ -1653,8 +1659,8 @@ def _stderr_tail(execution: ExecutionState) -> list[str]:
 
 def _output(state: JobState) -> str:
     """Return what the programs of completed executions wrote, and say what is missing of it."""
-    outputs = [each.run_output for each in state._completed if each.run_output]
-    if not state._completed:
+    outputs = [each.run_output for each in state._maybe_completed if each.run_output]
+    if not state._maybe_completed:
         _say("no execution has completed, so there is no output")
     elif not outputs:
         _say("the server kept no output")
@@ -1686,12 +1692,15 @@ def _print(text: str) -> int:
             raise OSError("it is closed")
         sys.stdout.write(_printable(text, sys.stdout))
         sys.stdout.flush()
-    except (OSError, ValueError) as error:  # a ValueError if it was closed since
-        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EINVAL):
+        return 0
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EINVAL):
             return 141  # the reader went away, which Windows reports as EINVAL
-        _say(f"cannot write to standard output: {getattr(error, 'strerror', None) or error}")
-        return 1
-    return 0
+        problem = error.strerror or str(error)
+    except ValueError as error:  # it was closed since
+        problem = str(error)
+    _say(f"cannot write to standard output: {problem}")
+    return 1
 
 
 _HELP = """\
