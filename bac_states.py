@@ -78,7 +78,7 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# Where the server's release is unknown, 7 and 9 stay numbers, and either may mean Completed.
+# 7 means Completed up to v1.5.1, and 9 since then. Where the release is unknown, both stay numbers.
 _MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
@@ -407,7 +407,8 @@ class _Members(dict):  # type: ignore[type-arg]  # before Python 3.9, dict[...] 
     """The members of an object by folded name. Each spelling that is met is added, as a cache."""
 
     def __missing__(self, name: str) -> tuple[Any, ...] | None:
-        member: tuple[Any, ...] | None = self.get(_folded(name))  # None if we do not read it
+        # get() does not call this method. It returns None for a member that we do not read.
+        member: tuple[Any, ...] | None = self.get(_folded(name))
         if len(self) < 500 and len(str(name)) < 100:  # bounds, for a server can invent names
             self[name] = member
         return member
@@ -1285,7 +1286,7 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         failure = kind(message, url=url)
         failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
         cause = None if call.has_secret(str(error)) else error
-        raise failure from cause
+    raise failure from cause  # not in the handler: it would keep the error as __context__
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1318,8 +1319,9 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
             body=call.hide(answer.text)[:_MAX_BODY],
             url=answer.url,
         )
-        cause = None if call.has_secret(f"{error} {answer.text}") else error
-        raise failure from cause
+        quoted = f"{error} {answer.body.decode('utf-8', 'replace')}"
+        cause = None if call.has_secret(quoted) else error
+    raise failure from cause  # not in the handler: it would keep the error as __context__
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1475,6 +1477,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
     failure: SDKError | None = None  # why the last question has no answer
     failures = 0  # in a row
     while time.monotonic() < end:
+        rest = pause
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
@@ -1486,7 +1489,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if failures == 1:
                 say(f"no answer for now: {error}")
             failure = error
-            rest = max(pause, min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
+            rest = max(rest, min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
         else:
             if failures:
                 say("the server answers again")
@@ -1498,7 +1501,6 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             last = response
             failure = None
             failures = 0
-            rest = pause
         time.sleep(max(0, min(rest, end - time.monotonic())))
         pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
     raise _wait_timeout(call, limit, last, failure) from failure

@@ -424,10 +424,10 @@ def undecoded(document, version=""):
 
 
 def everything_told(error):
-    """All that an error, and what is shown as its cause, says to whoever prints or logs it."""
-    shown = traceback.format_exception(type(error), error, None)
-    held = [(repr(each), each.args, vars(each)) for each in (error, error.__cause__ or error)]
-    return "\n".join([*shown, *map(str, held)])
+    """All that an error, its cause and its context say to whoever prints or logs them."""
+    errors = [each for each in (error, error.__cause__, error.__context__) if each is not None]
+    held = [(repr(each), each.args, vars(each)) for each in errors]
+    return "\n".join([*traceback.format_exception(type(error), error, None), *map(str, held)])
 
 
 @pytest.fixture
@@ -1682,6 +1682,7 @@ ECHOES = {
     "path": lambda said: reply('{"state":{"nodes":{"' + said.replace("s3", r"\u00733") + '":1}}}'),
     "a missing route": lambda said: reply(said, 404),
     "no JSON": reply,
+    "no JSON, at the end": lambda said: reply("x" * 70000 + said),
     "no UTF-8": lambda said: reply(said.encode() + b"\xff"),
     "no HTTP": str.encode,
 }
