@@ -387,7 +387,7 @@ def _fields(
     convert: _Reader | None = None,
     **renamed: str,
 ) -> dict[str, tuple[Any, ...]]:
-    """Describe members of an object: their JSON types, and what converts their values.
+    """Describe members of an object: our field, the JSON types and the converter of each.
 
     Those in `names` fill our fields of the same names. ErrorMsg="runner_error" says that the member
     ErrorMsg fills our field runner_error.
@@ -424,7 +424,7 @@ def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, An
         members.update({_folded(name): member for name, member in description.items()})
 
     def read(value: Any) -> Any:
-        if value is None:  # where null is not left out, it counts as an empty object, as in Go
+        if value is None:  # an element of an array or map; as in Go, it counts as an empty object
             value = {}
         if type(value) is not dict:
             raise _expected((dict,), value)
@@ -574,7 +574,7 @@ _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Com
 def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
     """Return the words for the numbers in an answer's shards.
 
-    Only servers up to v0.2.5 write an index of 0, and nearly every job has a shard 0.
+    Nearly every job has a shard 0. Servers up to v0.2.5 write its index, later ones leave 0 out.
     """
     writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
     return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
@@ -795,8 +795,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
     is_asked = state.job_id.startswith(asked) or job.get("Name") == asked
-    has_no_id = not state.job_id  # up to v0.3.19
-    if not is_asked and not has_no_id:
+    if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -936,8 +935,8 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
         raise OSError(_TOO_LARGE)
     if len(body) < length:
         raise OSError(_CUT_SHORT)
-    is_announced = coding or "Content-Length" in headers
-    if not body and not is_announced:  # http.client takes headers that were cut short for whole
+    has_framing = coding or "Content-Length" in headers
+    if not body and not has_framing:  # http.client takes headers that were cut short for whole
         raise OSError(_CUT_SHORT)
 
 
@@ -982,7 +981,7 @@ class _Server:
             if response.status == 200:
                 _read_whole(content, response)
             else:
-                # The body of a refusal may stall: leave half of the time to other routes.
+                # The body may stall: stop halfway to the deadline, as other routes need time, too.
                 connection.deadline = (time.monotonic() + deadline) / 2
                 with contextlib.suppress(*_NETWORK_ERRORS):
                     _read_into(content, response, _MAX_REFUSAL)
@@ -1248,24 +1247,23 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     """
     deadline = time.monotonic() + seconds
     incomplete: StateResponse | None = None
-    missing = []
+    refusals = []
     for route in tuple(call.routes):
         answer = _ask_route(call, route, deadline)
+        refuses_for_good = answer.status not in _TRANSIENT
         if answer.status == 200:
             response = _decode_answer(call, answer)
             if _lists_executions(response.raw):
                 call.prefer(route)
                 return response
             incomplete = response
-        elif _is_missing_route(route, answer):
-            missing.append(_refusal(call, answer))
-        elif incomplete and answer.status not in _TRANSIENT:
-            continue  # it refuses for good, so the incomplete answer is still the best
+        elif _is_missing_route(route, answer) or (incomplete and refuses_for_good):
+            refusals.append(_refusal(call, answer))
         else:
             raise _refusal(call, answer)
-    if incomplete is None:  # then the server has none of the routes
-        raise _no_route(call, missing) from missing[-1]
-    return incomplete
+    if incomplete:
+        return incomplete
+    raise _no_route(call, refusals) from refusals[-1]
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
@@ -1280,9 +1278,9 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
     except _NETWORK_ERRORS as error:
         url = call.server.address.geturl() + path
         way = " through the proxy" if call.server.proxy else ""
-        why = _network_text(error, call.timeout)
+        why = call.hide(_network_text(error, call.timeout))
         kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
-        message = call.hide(f"no complete answer{way} from {call.shorten(url)}: {why}")
+        message = f"no complete answer{way} from {call.shorten(url)}: {why}"
         failure = kind(message, url=url)
         failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
         cause = None if call.has_secret(str(error)) else error
@@ -1312,8 +1310,9 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     try:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as error:
+        why = call.hide(str(error))
         failure = DecodeError(
-            call.hide(f"the answer from {call.shorten(answer.url)} is not a job's state: {error}"),
+            f"the answer from {call.shorten(answer.url)} is not a job's state: {why}",
             path=call.hide(getattr(error, "path", "")),
             status_code=200,
             body=call.hide(answer.text)[:_MAX_BODY],
@@ -1365,9 +1364,10 @@ def _refusal(call: _Call, answer: _Answer) -> SDKError:
     """Make the error for a status other than 200."""
     kinds = {400: BadRequest, 500: InternalServerError}
     kind = JobNotFound if _is_unknown_job(answer) else kinds.get(answer.status, SDKError)
+    said = call.hide(_refusal_text(answer))
     seconds = answer.headers.get("Retry-After", "").strip()
     return kind(
-        call.hide(f"HTTP {answer.status} from {call.shorten(answer.url)}: {_refusal_text(answer)}"),
+        f"HTTP {answer.status} from {call.shorten(answer.url)}: {said}",
         status_code=answer.status,
         body=call.hide(answer.text)[:_MAX_BODY],
         url=answer.url,
@@ -1472,12 +1472,12 @@ def wait(
 def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateResponse:
     """Ask until the job has ended. Whatever is new is told to `say`, a line at a time."""
     end = time.monotonic() + limit
-    pause = _FIRST_PAUSE
+    pauses = _pauses()
     last: StateResponse | None = None
     failure: SDKError | None = None  # why the last question has no answer
     failures = 0  # in a row
     while time.monotonic() < end:
-        rest = pause
+        rest = next(pauses)
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
@@ -1502,8 +1502,15 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             failure = None
             failures = 0
         time.sleep(max(0, min(rest, end - time.monotonic())))
-        pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
     raise _wait_timeout(call, limit, last, failure) from failure
+
+
+def _pauses() -> Iterator[float]:
+    """Yield the seconds to rest after each question."""
+    pause = _FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
 
 
 def _is_news(state: JobState, last: StateResponse | None) -> bool:
@@ -1613,7 +1620,8 @@ def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     rows = [_cells(execution) for execution in executions]
     is_sharded = any(execution.shard_index for execution in executions)
     headings = [heading for heading in rows[0] if heading != "SHARD" or is_sharded]
-    lines = [headings, *([_one_line(row[heading]) for heading in headings] for row in rows)]
+    lines = [headings]
+    lines += [[_one_line(row[heading]) for heading in headings] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
@@ -1773,15 +1781,13 @@ def _check(options: Any) -> None:
 
 def _fetch(options: Any) -> StateResponse:
     """Ask once or, with --wait, until the job has ended."""
+    is_named = options.server is not None and not options.demo
+    # Unlike a server that is named in code, one that is named here gets the environment's
+    # credentials: both come from the same person.
+    headers = _environment_credentials() if is_named else {}
+    context = _environment_context() if is_named else None
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
-        headers = {}
-        context = None
-        if options.server is not None and not options.demo:
-            # Unlike a server that is named in code, one that is named here gets the environment's
-            # credentials: both come from the same person.
-            headers = _environment_credentials()
-            context = _environment_context()
         call = _Call(options.job_id, url, options.timeout, headers, context)
         if options.wait:
             return _wait(call, options.wait_timeout or _NO_LIMIT, say=_say)
