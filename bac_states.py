@@ -1227,7 +1227,7 @@ class _Call:
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """Return the credentials in headers, as they are sent: "Bearer abc", then its token "abc".
+    """Return the credentials in headers: "Bearer abc", its token "abc", and both as JSON has them.
 
     Those under 8 characters are left out: masking them would garble innocent text. A password
     inside a Basic authorization is not looked for.
@@ -1237,7 +1237,14 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
         if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
             value = value.strip()
             secrets += [value, value.rpartition(" ")[2]]
-    return [secret for secret in secrets if len(secret) >= 8]
+    secrets = [secret for secret in secrets if len(secret) >= 8]
+    return secrets + [_in_json(secret) for secret in secrets]
+
+
+def _in_json(text: str) -> str:
+    """Write a text as a Go server's JSON has it, which escapes &, < and > as well."""
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1]
+    return re.sub("[&<>]", lambda found: rf"\u{ord(found[0]):04x}", escaped)
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
