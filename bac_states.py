@@ -1270,7 +1270,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             raise _refusal(call, answer)
     if incomplete:
         return incomplete
-    raise _no_route(call, refusals) from refusals[-1]
+    raise _no_route(call, refusals) from refusals[-1]  # here every route is missing
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
@@ -1291,7 +1291,7 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         failure = kind(message, url=url)
         failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
         cause = None if call.has_secret(str(error)) else error
-    raise failure from cause  # not in the handler: it would keep the error as __context__
+    raise failure from cause  # raised in the handler, it would keep the error as __context__
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1327,7 +1327,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
         )
         quoted = f"{error} {answer.body.decode('utf-8', 'replace')}"
         cause = None if call.has_secret(quoted) else error
-    raise failure from cause  # not in the handler: it would keep the error as __context__
+    raise failure from cause  # raised in the handler, it would keep the error as __context__
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
