@@ -363,10 +363,10 @@ class _Mismatch(ValueError):
         return f"{self.problem} at {self.path}" if self.keys else self.problem
 
 
-def _expected(types: tuple[type, ...], value: object, *keys: str) -> _Mismatch:
+def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
     """Make the error for a value of a wrong type."""
     names = " or ".join(kind.__name__ for kind in types)
-    return _Mismatch(f"expected {names}, got {type(value).__name__}", *keys)
+    return _Mismatch(f"expected {names}, got {type(value).__name__}")
 
 
 # A reader is a function that turns a JSON value into ours, or raises _Mismatch.
@@ -434,9 +434,13 @@ def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, An
             if member is None or item is None:
                 continue
             field, types, convert = member
-            if type(item) not in types:  # isinstance would take true for an integer
-                raise _expected(types, item, name)
-            found[field] = _read_at(name, convert, item) if convert else item
+            try:
+                if type(item) not in types:  # isinstance would take true for an integer
+                    raise _expected(types, item)
+                found[field] = convert(item) if convert else item
+            except _Mismatch as error:
+                error.keys.insert(0, name)
+                raise
         return model(**found) if model else found
 
     return read
@@ -472,6 +476,7 @@ def _to_time(text: str) -> str:
 
 
 _EPOCH = datetime.datetime(1970, 1, 1)
+_SECOND = datetime.timedelta(seconds=1)
 
 
 def _to_utc(nanoseconds: int) -> str:
@@ -480,7 +485,7 @@ def _to_utc(nanoseconds: int) -> str:
         return ""
     seconds, fraction = divmod(nanoseconds, 10**9)
     try:
-        moment = _EPOCH + datetime.timedelta(seconds=seconds)
+        moment = _EPOCH + seconds * _SECOND
     except OverflowError:
         raise _Mismatch("a time after the year 9999") from None
     digits = f"{moment.isoformat()}.{fraction:09}"
