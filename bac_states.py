@@ -140,7 +140,7 @@ class JobNotFound(InternalServerError):
     """The server does not know the job: 500 up to v1.4.0, hence the base, and 404 since v1.5.0."""
 
 
-class TransportError(SDKError, OSError):
+class TransportError(SDKError, OSError):  # OSError leaves the keywords to SDKError.__init__
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
     _is_final = False  # True if a certificate is not trusted: asking again does not change that
@@ -314,7 +314,7 @@ class JobState:
 
     @property
     def _maybe_completed(self) -> list[ExecutionState]:
-        """The executions that have completed or, where nobody can tell, may have."""
+        """The executions that have completed or, where the release is unknown, may have."""
         return [each for each in self.executions if each.state in _MAYBE_COMPLETED]
 
     @property
@@ -348,10 +348,10 @@ _DECODING_ERRORS = (ValueError, RecursionError)
 class _Mismatch(ValueError):
     """A value that does not fit. On its way out, each object or array puts its key in front."""
 
-    def __init__(self, problem: str, *keys: str | int) -> None:
+    def __init__(self, problem: str) -> None:
         super().__init__(problem)
         self.problem = problem
-        self.keys = list(keys)
+        self.keys: list[str | int] = []
 
     @property
     def path(self) -> str:
@@ -382,20 +382,12 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
 
 
 def _fields(
-    types: type | tuple[type, ...],
-    *names: str,
-    convert: _Reader | None = None,
-    **renamed: str,
+    types: type | tuple[type, ...], *names: str, convert: _Reader | None = None
 ) -> dict[str, tuple[Any, ...]]:
-    """Describe members of an object: our field, the JSON types and the converter of each.
-
-    Those in `names` fill our fields of the same names. ErrorMsg="runner_error" says that the member
-    ErrorMsg fills our field runner_error.
-    """
+    """Describe members of an object: for each the field that it fills, its types, its converter."""
     if isinstance(types, type):
         types = (types,)
-    field_by_member = {**{name: name for name in names}, **renamed}
-    return {member: (field, types, convert) for member, field in field_by_member.items()}
+    return {name: (name, types, convert) for name in names}
 
 
 def _folded(name: str) -> str:
@@ -414,17 +406,23 @@ class _Members(dict):  # type: ignore[type-arg]  # before Python 3.9, dict[...] 
         return member
 
 
-def _object_reader(model: Callable[..., Any] | None, *descriptions: dict[str, Any]) -> _Reader:
+def _object_reader(
+    model: Callable[..., Any] | None, *descriptions: dict[str, tuple[Any, ...]], **aliases: str
+) -> _Reader:
     """Make a reader that turns an object into a model or, without one, into a dict of the fields.
 
-    A member that is unknown or null is left out. If it comes in several spellings, the last counts.
+    ErrorMsg="runner_error" says that a member ErrorMsg is the same as runner_error. A member that
+    is unknown or null is left out. If one comes in several spellings, the last counts. As in Go, an
+    element of an array or map that is null counts as an empty object.
     """
-    members = _Members()
+    described = {}
     for description in descriptions:
-        members.update({_folded(name): member for name, member in description.items()})
+        described.update(description)
+    described.update({alias: described[name] for alias, name in aliases.items()})
+    members = _Members({_folded(name): member for name, member in described.items()})
 
     def read(value: Any) -> Any:
-        if value is None:  # an element of an array or map; as in Go, it counts as an empty object
+        if value is None:  # an element
             value = {}
         if type(value) is not dict:
             raise _expected((dict,), value)
@@ -530,7 +528,7 @@ _read_verification = _object_reader(VerificationResult, _fields(bool, "complete"
 _read_s3 = _object_reader(
     S3StorageSpec,
     _fields(str, "bucket", "key", "checksum", "version_id", "endpoint", "region"),
-    _fields(str, ChecksumSHA256="checksum"),  # the newer API's name
+    ChecksumSHA256="checksum",  # the newer API's name
 )
 _read_storage = _object_reader(
     StorageSpec,
@@ -542,13 +540,12 @@ _read_storage = _object_reader(
 _read_output = _object_reader(
     RunCommandResult,
     _fields(str, "stdout", "stderr", "runner_error"),
-    _fields(str, ErrorMsg="runner_error"),  # the newer API's name, v1.1.1+
     _fields(bool, "stdout_truncated", "stderr_truncated"),
     _fields(int, "exit_code"),
+    ErrorMsg="runner_error",  # the newer API's name, v1.1.1+
 )
 _EXECUTION = (
     _fields(str, "node_id", "job_id", "compute_reference", "state", "verification_proposal"),
-    _fields(str, ExecutionId="compute_reference"),  # v0.3.17 to v0.3.19
     _fields(int, "shard_index", "version"),
     _fields(bool, "accepted_ask_for_bid"),
     _fields(str, "status", convert=_to_status),
@@ -586,47 +583,62 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
-# The description of "state" replaces the one in _EXECUTION.
-_read_node_shard = _object_reader(None, *_EXECUTION, _fields((int, str), "state"))
-_read_node_shards = functools.partial(_read_map, _read_node_shard)
+_read_node_shard = _object_reader(
+    None,
+    *_EXECUTION,
+    _fields((int, str), "state"),  # replaces the one in _EXECUTION
+    ExecutionId="compute_reference",  # v0.3.17 to v0.3.19
+)
+
+
+def _read_node_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Read the shards of a node by their index."""
+    by_key = _read_map(_read_node_shard, shards)
+    return {_read_at(key, _to_index, key): shard for key, shard in by_key.items()}
+
+
+def _to_index(key: Any) -> int:
+    if not re.fullmatch("[0-9]{1,9}", str(key)):
+        raise _Mismatch("expected a shard's index as the key")
+    return int(key)
+
+
 _read_node = _object_reader(None, _fields(dict, "shards", convert=_read_node_shards))
 
 
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     """Read the execution of each shard of every node (up to v0.3.19)."""
-    shards = {
-        (node_id, key): shard
-        for node_id, node in _read_map(_read_node, nodes).items()
-        for key, shard in node.get("shards", {}).items()
-    }
+    shards = []
+    for node_id, node in _read_map(_read_node, nodes).items():
+        for index, shard in node.get("shards", {}).items():
+            shards.append((node_id, index, shard))
     _check_size(shards)
-    words = _shard_words(shards.values())
+    words = _shard_words(shard for _, _, shard in shards)
     executions = []
-    for (node_id, key), shard in shards.items():
-        if not re.fullmatch("[0-9]{1,9}", str(key)):
-            raise _Mismatch("expected a shard's index as the key", node_id, "Shards", key)
-        filled = {
-            **shard,
-            "node_id": shard.get("node_id") or node_id,
-            "shard_index": shard.get("shard_index") or int(key),
-            "state": _to_word(shard.get("state", ""), words),
-        }
-        executions.append(ExecutionState(**filled))
+    for node_id, index, shard in shards:
+        shard["node_id"] = shard.get("node_id") or node_id
+        shard["shard_index"] = shard.get("shard_index") or index
+        shard["state"] = _to_word(shard.get("state", ""), words)
+        executions.append(ExecutionState(**shard))
     return tuple(executions)
 
 
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
-    """Derive a job's state from its shards: servers that list nodes do not send it."""
+    """Derive a job's state from its shards: servers that list nodes do not send it.
+
+    Cancelled is the end of a node's bid, not of the job. A node whose bid lost may also stay
+    Bidding for ever.
+    """
     states = {shard.state for shard in shards}
     if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
         return "InProgress"  # Waiting, Running, Verifying, or unknown
     if "Error" in states:
         return "Error"
     if "Completed" in states:
-        return "Completed"  # a node whose bid lost may stay Bidding for ever
+        return "Completed"
     if "Bidding" in states:
         return "InProgress"
-    return "New"  # Cancelled ends a node's bid, and not the job
+    return "New"
 
 
 _read_state_members = _object_reader(
@@ -634,7 +646,7 @@ _read_state_members = _object_reader(
     _fields(str, "job_id", "state", "status"),
     _fields(int, "version"),
     _fields(dict, "nodes", convert=_read_nodes),  # up to v0.3.19
-    _fields(dict, Shards="executions", convert=_read_shards),  # v0.3.20 to v0.3.23
+    _fields(dict, "shards", convert=_read_shards),  # v0.3.20 to v0.3.23
     _fields(list, "executions", convert=_read_executions),  # v0.3.24+
     _fields(str, "create_time", "update_time", "timeout_at", convert=_to_time),
 )
@@ -647,10 +659,12 @@ def _read_state(value: dict[str, Any]) -> JobState:
     state = _read_state_members(value)
     if not state:  # it is something else, such as the State of a Job that was printed alone
         raise _Mismatch("nothing in it belongs to a job's state")
-    nodes = state.pop("nodes", None)
-    if nodes is not None:  # servers that list nodes send no state of the job
-        state["executions"] = nodes
-        state["state"] = state.get("state") or _job_state(nodes)
+    if "shards" in state:
+        state["executions"] = state.pop("shards")
+    if "nodes" in state:
+        state["executions"] = state.pop("nodes")
+        # Servers that list nodes send no state of the job.
+        state["state"] = state.get("state") or _job_state(state["executions"])
     return JobState(**state)
 
 
@@ -703,7 +717,7 @@ _read_newer_executions = functools.partial(_read_array, _read_newer_execution)
 _read_listing = _object_reader(
     None,
     _fields(list, "Items", convert=_read_newer_executions),  # v1.4.0+
-    _fields(list, Executions="Items", convert=_read_newer_executions),  # v1.2.2 to v1.3.2
+    Executions="Items",  # v1.2.2 to v1.3.2
 )
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
@@ -722,8 +736,8 @@ def _execution_words(server_version: str) -> Mapping[int, str]:
     version = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
     if version is None:
         return _UNAMBIGUOUS_WORDS
-    *numbers, suffix = version.groups()
-    release = tuple(map(int, numbers))
+    major, minor, patch, suffix = version.groups()
+    release = (int(major), int(minor), int(patch))
     has_no_version = release == (0, 0, 0)  # a development build: v0.0.0-xxxxxxx
     is_in_between = release == (1, 5, 1) and suffix is not None  # v1.5.1-36-g0a1b2c3
     if has_no_version or is_in_between:
@@ -785,9 +799,9 @@ _read_answer = _object_reader(
 
 
 def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
-    """Decode an answer about the job `asked` for, by its id, how that begins, or its name.
+    """Decode an answer about the job `asked` for: its id, how that begins, or its name.
 
-    "" asks for any job.
+    Without one, it may be about any job.
     """
     parsed = _parse(document)
     answer = _read_answer(parsed)
@@ -799,8 +813,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    is_asked = state.job_id.startswith(asked) or job.get("Name") == asked
-    if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
+    is_other = not state.job_id.startswith(asked) and job.get("Name") != asked
+    if asked and state.job_id and is_other:  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -848,7 +862,7 @@ def _seconds_left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("timed out")
-    return left
+    return min(left, 2e6)  # the timeout of a socket overflows at 2.1e6
 
 
 def _dial(peer: _Address, deadline: float, opened: contextlib.ExitStack) -> socket.socket:
@@ -940,8 +954,9 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
         raise OSError(_TOO_LARGE)
     if len(body) < length:
         raise OSError(_CUT_SHORT)
-    has_framing = coding or "Content-Length" in headers
-    if not body and not has_framing:  # http.client takes headers that were cut short for whole
+    # http.client takes headers that were cut short for whole. Then nothing says how long the body
+    # is, and it is empty.
+    if not (body or coding or "Content-Length" in headers):
         raise OSError(_CUT_SHORT)
 
 
@@ -986,9 +1001,9 @@ class _Server:
             if response.status == 200:
                 _read_whole(content, response)
             else:
-                # The body may stall: stop halfway to the deadline, as other routes need time, too.
-                connection.deadline = (time.monotonic() + deadline) / 2
                 with contextlib.suppress(*_NETWORK_ERRORS):
+                    # The body may stall. Half of the time that is left is for the other routes.
+                    connection.deadline -= _seconds_left(deadline) / 2
                     _read_into(content, response, _MAX_REFUSAL)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1006,7 +1021,7 @@ class _Server:
         if self.context is None:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
         name = (self.address.hostname or "").rstrip(".")
-        # CPython applies the timeout to the handshake as a whole.
+        # It takes over the socket. CPython applies the timeout to the handshake as a whole.
         secured = self.context.wrap_socket(connection.timed_socket(), server_hostname=name)
         return _Connection(opened.enter_context(secured), deadline, opened)
 
@@ -1061,7 +1076,7 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not re.fullmatch(_HEADER_VALUE, value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
         if name.title() not in _FRAMING:
-            usable[name.title()] = value  # one spelling, so that ours replace a caller's
+            usable[name.title()] = value  # spelt as _OUR_HEADERS are, so that those replace it
     return usable
 
 
@@ -1101,8 +1116,10 @@ def _find_proxy(server: _Address) -> tuple[_Address | None, dict[str, str]]:
     proxy_url = getproxies().get(server.scheme)
     if not proxy_url or is_loopback or proxy_bypass(server.netloc):
         return None, {}  # Bacalhau's tools ask loopback directly, too
+    # http://user:password@host:port, of which all but the host may be missing. The password may
+    # contain an @, too.
     scheme, _, rest = proxy_url.rpartition("://")
-    user_info, _, host_and_port = rest.rpartition("@")  # a password may contain an @, too
+    user_info, _, host_and_port = rest.rpartition("@")
     proxy = _parse_url(f"{scheme or 'http'}://{host_and_port}")
     if proxy is None or proxy.scheme != "http":  # one that speaks TLS is not supported
         url = server.geturl()
@@ -1191,7 +1208,7 @@ class _Call:
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self.request = _usable_request("job_id", request)
-        self.timeout = min(_usable_seconds("timeout", timeout), 2e6)  # sockets overflow at 2.1e6
+        self.timeout = _usable_seconds("timeout", timeout)
         usable_headers = {} if headers is None else _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
@@ -1226,9 +1243,9 @@ class _Call:
         """Mask every secret in a text, escape it, and cut it to `limit` characters."""
         return _shorten(self.hide(text), limit)
 
-    def has_secret(self, text: str) -> bool:
-        """Tell whether a text holds a secret. A cause that quotes such a text is left out."""
-        return self.hide(text) != text
+    def safe_cause(self, error: Exception, quoted: str) -> Exception | None:
+        """Return an error as a cause, or None if a secret is in the text that it quotes."""
+        return error if self.hide(quoted) == quoted else None
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
@@ -1249,7 +1266,7 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
 def _in_json(text: str) -> str:
     """Write a text as a Go server's JSON has it, which escapes &, < and > as well."""
     escaped = json.dumps(text, ensure_ascii=False)[1:-1]
-    return re.sub("[&<>]", lambda found: rf"\u{ord(found[0]):04x}", escaped)
+    return re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
@@ -1262,17 +1279,17 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     refusals = []
     for route in tuple(call.routes):
         answer = _ask_route(call, route, deadline)
-        refuses_for_good = answer.status not in _TRANSIENT
         if answer.status == 200:
             response = _decode_answer(call, answer)
             if _lists_executions(response.raw):
                 call.prefer(route)
                 return response
             incomplete = response
-        elif _is_missing_route(route, answer) or (incomplete and refuses_for_good):
-            refusals.append(_refusal(call, answer))
         else:
-            raise _refusal(call, answer)
+            has_fallback = incomplete is not None and answer.status not in _TRANSIENT
+            if not has_fallback and not _is_missing_route(route, answer):
+                raise _refusal(call, answer)
+            refusals.append(_refusal(call, answer))
     if incomplete:
         return incomplete
     raise _no_route(call, refusals) from refusals[-1]  # here every route is missing
@@ -1295,7 +1312,7 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         message = f"no complete answer{way} from {call.shorten(url)}: {why}"
         failure = kind(message, url=url)
         failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
-        cause = None if call.has_secret(str(error)) else error
+        cause = call.safe_cause(error, str(error))
     raise failure from cause  # raised in the handler, it would keep the error as __context__
 
 
@@ -1330,8 +1347,8 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
             body=call.hide(answer.text)[:_MAX_BODY],
             url=answer.url,
         )
-        quoted = f"{error} {answer.body.decode('utf-8', 'replace')}"
-        cause = None if call.has_secret(quoted) else error
+        body = answer.body.decode("utf-8", "replace")  # an error of json or UTF-8 keeps it
+        cause = call.safe_cause(error, f"{error} {body}")
     raise failure from cause  # raised in the handler, it would keep the error as __context__
 
 
@@ -1489,7 +1506,6 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
     failure: SDKError | None = None  # why the last question has no answer
     failures = 0  # in a row
     while time.monotonic() < end:
-        rest = next(pauses)
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
@@ -1501,7 +1517,6 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if failures == 1:
                 say(f"no answer for now: {error}")
             failure = error
-            rest = max(rest, min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
         else:
             if failures:
                 say("the server answers again")
@@ -1513,12 +1528,15 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             last = response
             failure = None
             failures = 0
-        time.sleep(max(0, min(rest, end - time.monotonic())))
+        pause = next(pauses)
+        if failure:
+            pause = max(pause, min(failure.retry_after or 0, _LONGEST_RETRY_AFTER))
+        time.sleep(max(0, min(pause, end - time.monotonic())))
     raise _wait_timeout(call, limit, last, failure) from failure
 
 
 def _pauses() -> Iterator[float]:
-    """Yield the seconds to rest after each question."""
+    """Yield the seconds from each answer to the next question."""
     pause = _FIRST_PAUSE
     while True:
         yield pause
@@ -1526,7 +1544,10 @@ def _pauses() -> Iterator[float]:
 
 
 def _is_news(state: JobState, last: StateResponse | None) -> bool:
-    """Tell whether a state is worth a line: a change is, and a first state that is not the end."""
+    """Tell whether a state is worth a line: a change is, and a first state that is not the end.
+
+    If the first state is the end, the answer itself says so at once.
+    """
     if last is None:
         return not _has_ended(state)
     return state.state != last.state.state
@@ -1630,10 +1651,11 @@ def _table(state: JobState, asked: str) -> str:
 def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     """Return headings and a row for each execution, in columns that fit their content."""
     rows = [_cells(execution) for execution in executions]
-    is_sharded = any(execution.shard_index for execution in executions)
-    headings = [heading for heading in rows[0] if heading != "SHARD" or is_sharded]
-    lines = [headings]
-    lines += [[_one_line(row[heading]) for heading in headings] for row in rows]
+    if not any(execution.shard_index for execution in executions):
+        for row in rows:
+            del row["SHARD"]
+    headings = list(rows[0])
+    lines = [headings, *([_one_line(cell) for cell in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
@@ -1793,11 +1815,13 @@ def _check(options: Any) -> None:
 
 def _fetch(options: Any) -> StateResponse:
     """Ask once or, with --wait, until the job has ended."""
-    is_named = options.server is not None and not options.demo
-    # Unlike a server that is named in code, one that is named here gets the environment's
-    # credentials: both come from the same person.
-    headers = _environment_credentials() if is_named else {}
-    context = _environment_context() if is_named else None
+    headers: dict[str, str] = {}
+    context: ssl.SSLContext | None = None
+    if options.server is not None and not options.demo:
+        # Unlike a server that is named in code, one that is named here gets the environment's
+        # credentials: both come from the same person.
+        headers = _environment_credentials()
+        context = _environment_context()
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
         call = _Call(options.job_id, url, options.timeout, headers, context)
@@ -1861,10 +1885,10 @@ def _run_as_program() -> int:
     except KeyboardInterrupt:
         import signal
 
-        if sys.platform != "win32":  # where os.kill would end it with another exit code
+        if sys.platform != "win32":
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)  # ends a shell's loop around it, too
-        return 130
+        return 130  # on Windows, where os.kill would end it with another exit code
     finally:
         _flush(sys.stdout)
         _flush(sys.stderr)
