@@ -158,6 +158,7 @@ class Peer:
                 first, *lines = head.decode("latin-1").split("\r\n")
                 headers = dict(line.split(": ", 1) for line in lines)
                 headers = {name.lower(): value for name, value in headers.items()}
+                assert len(headers) == len(lines), "a header comes twice"
                 missing = int(headers.get("content-length", 0)) - len(body)
         method, path, _ = first.split(" ")
         self.request = Request(method, path, headers, body)
