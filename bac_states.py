@@ -140,7 +140,7 @@ class JobNotFound(InternalServerError):
     """The server does not know the job: 500 up to v1.4.0, hence the base, and 404 since v1.5.0."""
 
 
-class TransportError(SDKError, OSError):  # OSError leaves the keywords to SDKError.__init__
+class TransportError(SDKError, OSError):  # OSError.__new__ ignores SDKError's keywords
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
     _is_final = False  # True if a certificate is not trusted: asking again does not change that
@@ -381,13 +381,22 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
         raise
 
 
+@dataclasses.dataclass
+class _Member:
+    """How to read a member of an object: its JSON types, and the reader of its value, if any."""
+
+    field: str  # of our model
+    types: tuple[type, ...]
+    convert: _Reader | None
+
+
 def _fields(
     types: type | tuple[type, ...], *names: str, convert: _Reader | None = None
-) -> dict[str, tuple[Any, ...]]:
-    """Describe members of an object: for each the field that it fills, its types, its converter."""
+) -> list[_Member]:
+    """Describe members that are read alike, each by the name of the field that it fills."""
     if isinstance(types, type):
         types = (types,)
-    return {name: (name, types, convert) for name in names}
+    return [_Member(name, types, convert) for name in names]
 
 
 def _folded(name: str) -> str:
@@ -398,31 +407,30 @@ def _folded(name: str) -> str:
 class _Members(dict):  # type: ignore[type-arg]  # before Python 3.9, dict[...] is no base class
     """The members of an object by folded name. Each spelling that is met is added, as a cache."""
 
-    def __missing__(self, name: str) -> tuple[Any, ...] | None:
+    def __missing__(self, name: str) -> _Member | None:
         # get() does not call this method. It returns None for a member that we do not read.
-        member: tuple[Any, ...] | None = self.get(_folded(name))
+        member: _Member | None = self.get(_folded(name))
         if len(self) < 500 and len(str(name)) < 100:  # bounds, for a server can invent names
             self[name] = member
         return member
 
 
 def _object_reader(
-    model: Callable[..., Any] | None, *descriptions: dict[str, tuple[Any, ...]], **aliases: str
+    model: Callable[..., Any] | None, *descriptions: list[_Member], **aliases: str
 ) -> _Reader:
     """Make a reader that turns an object into a model or, without one, into a dict of the fields.
 
     ErrorMsg="runner_error" says that a member ErrorMsg is the same as runner_error. A member that
-    is unknown or null is left out. If one comes in several spellings, the last counts. As in Go, an
-    element of an array or map that is null counts as an empty object.
+    is unknown or null is left out. If one comes in several spellings, the last counts.
     """
-    described = {}
+    members = _Members()
     for description in descriptions:
-        described.update(description)
-    described.update({alias: described[name] for alias, name in aliases.items()})
-    members = _Members({_folded(name): member for name, member in described.items()})
+        members.update({_folded(member.field): member for member in description})
+    for alias, field in aliases.items():
+        members[_folded(alias)] = members[_folded(field)]
 
     def read(value: Any) -> Any:
-        if value is None:  # an element
+        if value is None:  # an element of an array or map; as in Go, it counts as an empty object
             value = {}
         if type(value) is not dict:
             raise _expected((dict,), value)
@@ -431,11 +439,10 @@ def _object_reader(
             member = members[name]
             if member is None or item is None:
                 continue
-            field, types, convert = member
-            try:
-                if type(item) not in types:  # isinstance would take true for an integer
-                    raise _expected(types, item)
-                found[field] = convert(item) if convert else item
+            try:  # as in _read_at, without a call for each member
+                if type(item) not in member.types:  # isinstance would take true for an integer
+                    raise _expected(member.types, item)
+                found[member.field] = member.convert(item) if member.convert else item
             except _Mismatch as error:
                 error.keys.insert(0, name)
                 raise
@@ -509,11 +516,7 @@ def _to_word(state: int | str, words: Mapping[int, str]) -> str:
     return state if isinstance(state, str) else words.get(state, str(state))
 
 
-_DESIRED_WORDS = _numbered("Pending|Running|Stopped")
-
-
-def _to_desired_state(state: int | str) -> str:
-    return _to_word(state, _DESIRED_WORDS)
+_to_desired_state = functools.partial(_to_word, words=_numbered("Pending|Running|Stopped"))
 
 
 # The operation's own document. It uses our models' names in several spellings. Samples:
@@ -813,8 +816,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    is_other = not state.job_id.startswith(asked) and job.get("Name") != asked
-    if asked and state.job_id and is_other:  # up to v0.3.19 an answer has no job's id
+    is_asked = state.job_id.startswith(asked) or job.get("Name") == asked  # "" begins every id
+    if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -954,9 +957,8 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
         raise OSError(_TOO_LARGE)
     if len(body) < length:
         raise OSError(_CUT_SHORT)
-    # http.client takes headers that were cut short for whole. Then nothing says how long the body
-    # is, and it is empty.
-    if not (body or coding or "Content-Length" in headers):
+    is_framed = coding == "chunked" or "Content-Length" in headers
+    if not body and not is_framed:  # the headers were cut short, which http.client overlooks
         raise OSError(_CUT_SHORT)
 
 
@@ -1002,8 +1004,8 @@ class _Server:
                 _read_whole(content, response)
             else:
                 with contextlib.suppress(*_NETWORK_ERRORS):
-                    # The body may stall. Half of the time that is left is for the other routes.
-                    connection.deadline -= _seconds_left(deadline) / 2
+                    # This body may stall. Half of the time left is for the routes not yet asked.
+                    connection.deadline = time.monotonic() + _seconds_left(deadline) / 2
                     _read_into(content, response, _MAX_REFUSAL)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1243,9 +1245,10 @@ class _Call:
         """Mask every secret in a text, escape it, and cut it to `limit` characters."""
         return _shorten(self.hide(text), limit)
 
-    def safe_cause(self, error: Exception, quoted: str) -> Exception | None:
-        """Return an error as a cause, or None if a secret is in the text that it quotes."""
-        return error if self.hide(quoted) == quoted else None
+    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
+        """Return an error as a cause, or None if it or the document that it keeps has a secret."""
+        text = f"{error} {document}"
+        return error if self.hide(text) == text else None
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
@@ -1286,8 +1289,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
                 return response
             incomplete = response
         else:
-            has_fallback = incomplete is not None and answer.status not in _TRANSIENT
-            if not has_fallback and not _is_missing_route(route, answer):
+            can_do_without = incomplete is not None and answer.status not in _TRANSIENT
+            if not (can_do_without or _is_missing_route(route, answer)):
                 raise _refusal(call, answer)
             refusals.append(_refusal(call, answer))
     if incomplete:
@@ -1304,16 +1307,15 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
     data = json.dumps(asked).encode() if method == "POST" else b""
     try:
         return call.server.exchange(method, path, call.headers, data, deadline)
-    except _NETWORK_ERRORS as error:
-        url = call.server.address.geturl() + path
-        way = " through the proxy" if call.server.proxy else ""
-        why = call.hide(_network_text(error, call.timeout))
-        kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
-        message = f"no complete answer{way} from {call.shorten(url)}: {why}"
-        failure = kind(message, url=url)
-        failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
-        cause = call.safe_cause(error, str(error))
-    raise failure from cause  # raised in the handler, it would keep the error as __context__
+    except _NETWORK_ERRORS as caught:
+        error = caught  # ours is raised below: raised here, it would keep this as __context__
+    url = call.server.address.geturl() + path
+    way = " through the proxy" if call.server.proxy else ""
+    why = call.hide(_network_text(error, call.timeout))
+    kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
+    failure = kind(f"no complete answer{way} from {call.shorten(url)}: {why}", url=url)
+    failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
+    raise failure from call.safe_cause(error)
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1338,22 +1340,20 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
         return _decode(answer.body, version, call.request.job_id)
-    except _DECODING_ERRORS as error:
-        why = call.hide(str(error))
-        failure = DecodeError(
-            f"the answer from {call.shorten(answer.url)} is not a job's state: {why}",
-            path=call.hide(getattr(error, "path", "")),
-            status_code=200,
-            body=call.hide(answer.text)[:_MAX_BODY],
-            url=answer.url,
-        )
-        body = answer.body.decode("utf-8", "replace")  # an error of json or UTF-8 keeps it
-        cause = call.safe_cause(error, f"{error} {body}")
-    raise failure from cause  # raised in the handler, it would keep the error as __context__
+    except _DECODING_ERRORS as caught:
+        error = caught  # ours is raised below: raised here, it would keep this as __context__
+    body = answer.body.decode("utf-8", "replace")  # an error of json or UTF-8 keeps it whole
+    raise DecodeError(
+        f"the answer from {call.shorten(answer.url)} is not a job's state: {call.hide(str(error))}",
+        path=call.hide(getattr(error, "path", "")),
+        status_code=200,
+        body=call.hide(answer.text)[:_MAX_BODY],
+        url=answer.url,
+    ) from call.safe_cause(error, body)
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
-    """Tell whether an answer lists executions, as a "state" does, and a "Job" only since v1.2.2."""
+    """Tell whether an answer lists executions. A "state" always does, a "Job" only since v1.2.2."""
     sent = {_folded(name) for name, item in document.items() if item is not None}
     return "state" in sent or "executions" in sent
 
@@ -1512,7 +1512,8 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if isinstance(error, TransportTimeout) and time.monotonic() >= end:
                 break  # the limit cut this question short, so the server is not to blame
             failures += 1
-            if not _is_transient(error) or (limit == _NO_LIMIT and failures > _MOST_FAILURES):
+            gives_up = limit == _NO_LIMIT and failures > _MOST_FAILURES
+            if gives_up or not _is_transient(error):
                 raise
             if failures == 1:
                 say(f"no answer for now: {error}")
@@ -1651,13 +1652,14 @@ def _table(state: JobState, asked: str) -> str:
 def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     """Return headings and a row for each execution, in columns that fit their content."""
     rows = [_cells(execution) for execution in executions]
-    if not any(execution.shard_index for execution in executions):
-        for row in rows:
-            del row["SHARD"]
-    headings = list(rows[0])
-    lines = [headings, *([_one_line(cell) for cell in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    has_shards = any(execution.shard_index for execution in executions)
+    columns = []
+    for heading in rows[0]:
+        if heading != "SHARD" or has_shards:
+            column = [heading, *(_one_line(row[heading]) for row in rows)]
+            width = max(map(len, column))
+            columns.append([cell.ljust(width) for cell in column])
+    return ["  ".join(line).rstrip() for line in zip(*columns)]
 
 
 def _cells(execution: ExecutionState) -> dict[str, str]:
