@@ -1049,8 +1049,10 @@ def test_names_match_ignoring_case_and_underscores():
         assert executions_of(listed({name: "n"})) == (ExecutionState("n"),), name
     assert decoded({"STATE": {"s_t_a_t_e": "New", "JOB_ID": "j"}}) == JobState("j", "New")
     assert decoded({"job": {"id": "j", "state": {"statetype": "Pending"}}}) == JobState("j", "New")
-    for name in ("ComputeReference", "ExecutionId"):  # the latter from v0.3.17 to v0.3.19
+    for name in ("ComputeReference", "ExecutionId", "execution_id"):  # v0.3.17 to .19
         assert executions_of(of_shards(_0={name: "e-1"}))[0].compute_reference == "e-1"
+    for name in ("runner_error", "ErrorMsg", "error_msg"):
+        assert executions_of(of_job({"runOutput": {name: "x"}}))[0].run_output.runner_error == "x"
 
 
 def test_keys_that_are_data_keep_their_spelling_and_unknown_ones_are_ignored():
