@@ -309,8 +309,9 @@ class JobState:
         CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
-        has_failed = any(execution._program_failed for execution in self._maybe_completed)
-        return self.state == "Completed" and not has_failed
+        if self.state != "Completed":
+            return False
+        return not any(execution._program_failed for execution in self._maybe_completed)
 
     @property
     def _maybe_completed(self) -> list[ExecutionState]:
@@ -614,12 +615,12 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     shards = []
     for node_id, node in _read_map(_read_node, nodes).items():
         for index, shard in node.get("shards", {}).items():
-            shards.append((node_id, index, shard))
+            shard["node_id"] = shard.get("node_id") or node_id
+            shards.append((index, shard))
     _check_size(shards)
-    words = _shard_words(shard for _, _, shard in shards)
+    words = _shard_words(shard for _, shard in shards)  # before an index is filled in
     executions = []
-    for node_id, index, shard in shards:
-        shard["node_id"] = shard.get("node_id") or node_id
+    for index, shard in shards:
         shard["shard_index"] = shard.get("shard_index") or index
         shard["state"] = _to_word(shard.get("state", ""), words)
         executions.append(ExecutionState(**shard))
@@ -816,8 +817,9 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    is_asked = state.job_id.startswith(asked) or job.get("Name") == asked  # "" begins every id
-    if state.job_id and not is_asked:  # up to v0.3.19 an answer has no job's id
+    fits_id = state.job_id.startswith(asked)  # "" begins every id
+    fits_name = job.get("Name") == asked
+    if state.job_id and not (fits_id or fits_name):  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
     return StateResponse(state, server_version, parsed)
 
@@ -828,7 +830,16 @@ def _parse(document: object) -> Any:
         document = document.decode("utf-8")
     if not isinstance(document, str):
         return document
-    return json.loads(document.lstrip("\ufeff"), parse_constant=_refuse_constant)
+    # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
+    parse_int = None if hasattr(sys, "set_int_max_str_digits") else _to_short_int
+    text = document.lstrip("\ufeff")
+    return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
+
+
+def _to_short_int(digits: str) -> int:
+    if len(digits) > 4300:  # the limit of the newer ones
+        raise ValueError("an integer of more than 4300 digits")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:
@@ -926,7 +937,7 @@ class _Connection(io.RawIOBase):
 def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) -> None:
     """Append what arrives to `body`, until it ends or is longer than the limit."""
     while len(body) <= limit:
-        piece = response.read1(65536)
+        piece = response.read1(65536)  # b"" at the declared length, and after the last chunk
         if not piece:
             break
         body += piece
@@ -1112,25 +1123,32 @@ def _basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(pair).decode()
 
 
-def _find_proxy(server: _Address) -> tuple[_Address | None, dict[str, str]]:
-    """Find the proxy for a server, as urllib does, and the headers that tell it who its user is."""
-    is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", server.hostname or "")
-    proxy_url = getproxies().get(server.scheme)
-    if not proxy_url or is_loopback or proxy_bypass(server.netloc):
-        return None, {}  # Bacalhau's tools ask loopback directly, too
-    # http://user:password@host:port, of which all but the host may be missing. The password may
-    # contain an @, too.
-    scheme, _, rest = proxy_url.rpartition("://")
+def _parse_proxy(url: str) -> tuple[_Address | None, dict[str, str]]:
+    """Parse a proxy's URL: its address, None if that is not one, and the headers that it expects.
+
+    All but the host may be missing in http://user:password@host:port. A password may hold an @.
+    """
+    scheme, _, rest = url.rpartition("://")
     user_info, _, host_and_port = rest.rpartition("@")
     proxy = _parse_url(f"{scheme or 'http'}://{host_and_port}")
-    if proxy is None or proxy.scheme != "http":  # one that speaks TLS is not supported
-        url = server.geturl()
-        problem = "the environment names a proxy for it that is not http://host:port"
-        raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url)
     user, _, password = urllib.parse.unquote(user_info).partition(":")
     if not user or not password:  # like urllib, send nothing if one is missing
         return proxy, {}
     return proxy, {"Proxy-Authorization": _basic(user, password)}
+
+
+def _find_proxy(server: _Address) -> tuple[_Address | None, dict[str, str]]:
+    """Find the proxy for a server, as urllib does, and the headers that it expects."""
+    is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", server.hostname or "")
+    proxy_url = getproxies().get(server.scheme)
+    if not proxy_url or is_loopback or proxy_bypass(server.netloc):
+        return None, {}  # Bacalhau's tools ask loopback directly, too
+    proxy, headers = _parse_proxy(proxy_url)
+    if proxy is None or proxy.scheme != "http":  # one that speaks TLS is not supported
+        url = server.geturl()
+        problem = "the environment names a proxy for it that is not http://host:port"
+        raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url)
+    return proxy, headers
 
 
 def _variable(name: str) -> str:
@@ -1246,7 +1264,10 @@ class _Call:
         return _shorten(self.hide(text), limit)
 
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error as a cause, or None if it or the document that it keeps has a secret."""
+        """Return an error as a cause, or None if a secret is in it or the document.
+
+        JSONDecodeError and UnicodeDecodeError keep the document that they are about.
+        """
         text = f"{error} {document}"
         return error if self.hide(text) == text else None
 
@@ -1289,10 +1310,11 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
                 return response
             incomplete = response
         else:
+            refusal = _refusal(call, answer)
             can_do_without = incomplete is not None and answer.status not in _TRANSIENT
-            if not (can_do_without or _is_missing_route(route, answer)):
-                raise _refusal(call, answer)
-            refusals.append(_refusal(call, answer))
+            if not can_do_without and not _is_missing_route(route, answer):
+                raise refusal
+            refusals.append(refusal)
     if incomplete:
         return incomplete
     raise _no_route(call, refusals) from refusals[-1]  # here every route is missing
@@ -1342,14 +1364,14 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as caught:
         error = caught  # ours is raised below: raised here, it would keep this as __context__
-    body = answer.body.decode("utf-8", "replace")  # an error of json or UTF-8 keeps it whole
+    document = answer.body.decode("utf-8", "replace")
     raise DecodeError(
         f"the answer from {call.shorten(answer.url)} is not a job's state: {call.hide(str(error))}",
         path=call.hide(getattr(error, "path", "")),
         status_code=200,
         body=call.hide(answer.text)[:_MAX_BODY],
         url=answer.url,
-    ) from call.safe_cause(error, body)
+    ) from call.safe_cause(error, document)
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1371,10 +1393,11 @@ def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
         return True
     if answer.status in (404, 405):
         return not _is_from_job_store(answer)
+    if route != _REQUESTER or _is_unknown_job(answer):
+        return False
     # Servers with users do not have the requester's route any more, but say that it needs a
     # capability: with 403, and v1.7.0 with 500.
-    lacks_capability = answer.status in (403, 500) and "capability" in answer.text
-    return route == _REQUESTER and lacks_capability and not _is_unknown_job(answer)
+    return answer.status in (403, 500) and "capability" in answer.text
 
 
 def _is_from_job_store(answer: _Answer) -> bool:
@@ -1817,14 +1840,16 @@ def _check(options: Any) -> None:
 
 def _fetch(options: Any) -> StateResponse:
     """Ask once or, with --wait, until the job has ended."""
+    server: contextlib.AbstractContextManager[str | None] = contextlib.nullcontext(options.server)
     headers: dict[str, str] = {}
     context: ssl.SSLContext | None = None
-    if options.server is not None and not options.demo:
+    if options.demo:
+        server = _demo_server()
+    elif options.server is not None:
         # Unlike a server that is named in code, one that is named here gets the environment's
         # credentials: both come from the same person.
         headers = _environment_credentials()
         context = _environment_context()
-    server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
         call = _Call(options.job_id, url, options.timeout, headers, context)
         if options.wait:
