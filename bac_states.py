@@ -597,14 +597,10 @@ _read_node_shard = _object_reader(
 
 def _read_node_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Read the shards of a node by their index."""
-    by_key = _read_map(_read_node_shard, shards)
-    return {_read_at(key, _to_index, key): shard for key, shard in by_key.items()}
-
-
-def _to_index(key: Any) -> int:
-    if not re.fullmatch("[0-9]{1,9}", str(key)):
-        raise _Mismatch("expected a shard's index as the key")
-    return int(key)
+    for key in shards:
+        if not re.fullmatch("[0-9]{1,9}", str(key)):
+            raise _Mismatch(f"expected the index of a shard as the key, got {key!r}")
+    return {int(key): shard for key, shard in _read_map(_read_node_shard, shards).items()}
 
 
 _read_node = _object_reader(None, _fields(dict, "shards", convert=_read_node_shards))
