@@ -394,7 +394,10 @@ class _Member:
 def _fields(
     types: type | tuple[type, ...], *names: str, convert: _Reader | None = None
 ) -> list[_Member]:
-    """Describe members that are read alike, each by the name of the field that it fills."""
+    """Describe members that are read alike. Each has the name of the field that it fills.
+
+    "node_id" is for NodeID and nodeId, too: see `_folded`.
+    """
     if isinstance(types, type):
         types = (types,)
     return [_Member(name, types, convert) for name in names]
