@@ -427,11 +427,9 @@ def _object_reader(
     ErrorMsg="runner_error" says that a member ErrorMsg is the same as runner_error. A member that
     is unknown or null is left out. If one comes in several spellings, the last counts.
     """
-    members = _Members()
-    for description in descriptions:
-        members.update({_folded(member.field): member for member in description})
-    for alias, field in aliases.items():
-        members[_folded(alias)] = members[_folded(field)]
+    by_name = {_folded(member.field): member for each in descriptions for member in each}
+    by_name.update({_folded(alias): by_name[_folded(field)] for alias, field in aliases.items()})
+    members = _Members(by_name)
 
     def read(value: Any) -> Any:
         if value is None:  # an element of an array or map; as in Go, it counts as an empty object
@@ -609,21 +607,29 @@ def _read_node_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
 _read_node = _object_reader(None, _fields(dict, "shards", convert=_read_node_shards))
 
 
+def _from_shard(
+    node_id: str, index: int, shard: dict[str, Any], words: Mapping[int, str]
+) -> ExecutionState:
+    """Make an execution. The keys of its node and shard stand in for what the shard leaves out."""
+    filled = {
+        **shard,
+        "node_id": shard.get("node_id") or node_id,
+        "shard_index": shard.get("shard_index") or index,
+        "state": _to_word(shard.get("state", ""), words),
+    }
+    return ExecutionState(**filled)
+
+
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     """Read the execution of each shard of every node (up to v0.3.19)."""
-    shards = []
-    for node_id, node in _read_map(_read_node, nodes).items():
-        for index, shard in node.get("shards", {}).items():
-            shard["node_id"] = shard.get("node_id") or node_id
-            shards.append((index, shard))
+    shards = [
+        (node_id, index, shard)
+        for node_id, node in _read_map(_read_node, nodes).items()
+        for index, shard in node.get("shards", {}).items()
+    ]
     _check_size(shards)
-    words = _shard_words(shard for _, shard in shards)  # before an index is filled in
-    executions = []
-    for index, shard in shards:
-        shard["shard_index"] = shard.get("shard_index") or index
-        shard["state"] = _to_word(shard.get("state", ""), words)
-        executions.append(ExecutionState(**shard))
-    return tuple(executions)
+    words = _shard_words(shard for _, _, shard in shards)
+    return tuple(_from_shard(*each, words) for each in shards)
 
 
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
@@ -895,7 +901,7 @@ def _dial(peer: _Address, deadline: float, opened: contextlib.ExitStack) -> sock
 
 
 class _Connection(io.RawIOBase):
-    """A socket with a deadline, read as a stream. Whoever owns `opened` closes the socket."""
+    """A socket with a deadline, read as a stream. `opened` closes it and the responses."""
 
     def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
         self._sock = sock
@@ -1725,24 +1731,27 @@ def _stderr_tail(execution: ExecutionState) -> list[str]:
     return [heading, *(f"  {_one_line(line)}" for line in lines)]
 
 
-def _output(state: JobState) -> str:
-    """Return what the programs of completed executions wrote, and say what is missing of it."""
-    outputs = [each.run_output for each in state._maybe_completed if each.run_output]
-    if not state._maybe_completed:
-        _say("no execution has completed, so there is no output")
-    elif not outputs:
-        _say("the server kept no output")
-    if any(output.stdout_truncated for output in outputs):
-        _say("the server kept only a part of this output")
-    return "".join(output.stdout for output in outputs)
-
-
 def _say(message: str) -> None:
     """Write a line to standard error. If even that fails, there is nobody to tell."""
     if sys.stderr is not None:  # it is None if it was closed when Python started
         with contextlib.suppress(OSError, ValueError):
             line = f"bac_states: {_one_line(message, _MAX_MESSAGE)}"
             print(line, file=sys.stderr, flush=True)
+
+
+def _outputs(state: JobState) -> list[RunCommandResult]:
+    """Return what the server kept of the output of completed executions."""
+    return [each.run_output for each in state._maybe_completed if each.run_output]
+
+
+def _say_what_output_lacks(state: JobState) -> None:
+    """Say if there is less to print than the programs wrote."""
+    if not state._maybe_completed:
+        _say("no execution has completed, so there is no output")
+    elif not _outputs(state):
+        _say("the server kept no output")
+    if any(output.stdout_truncated for output in _outputs(state)):
+        _say("the server kept only a part of this output")
 
 
 def _printable(text: str, stream: Any) -> str:
@@ -1862,7 +1871,7 @@ def _format(response: StateResponse, options: Any) -> str:
         answer = {"state": response.state, "server_version": response.server_version}
         return json.dumps(answer, default=vars, indent=2) + "\n"
     if options.output:
-        return _output(response.state)
+        return "".join(output.stdout for output in _outputs(response.state))
     return _table(response.state, options.job_id)
 
 
@@ -1891,6 +1900,8 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         _say(str(error))
         return 2
+    if options.output:
+        _say_what_output_lacks(response.state)
     return _print(_format(response, options)) or code
 
 
