@@ -948,13 +948,13 @@ def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) 
         body += piece
 
 
-def _declared_length(headers: http.client.HTTPMessage) -> int:
-    """Return the Content-Length. It is 0 if there is none, or if chunks replace it."""
+def _declared_length(headers: http.client.HTTPMessage) -> int | None:
+    """Return the Content-Length. It is None if there is none, or if chunks replace it."""
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
         raise OSError("the answer has a bad Content-Length")
     if not lengths or "Transfer-Encoding" in headers:
-        return 0
+        return None
     return int(lengths.pop())
 
 
@@ -966,14 +966,14 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
     if coding not in ("", "chunked") or encoding not in ("", "identity"):
         raise OSError("the answer has a coding that was not asked for")
     length = _declared_length(headers)
-    if length > _MAX_ANSWER:
+    if (length or 0) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     _read_into(body, response, _MAX_ANSWER)  # raises IncompleteRead if the last chunk is missing
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
-    if len(body) < length:
+    if len(body) < (length or 0):
         raise OSError(_CUT_SHORT)
-    is_framed = coding == "chunked" or "Content-Length" in headers
+    is_framed = coding == "chunked" or length is not None
     if not body and not is_framed:  # the headers were cut short, which http.client overlooks
         raise OSError(_CUT_SHORT)
 
@@ -1218,6 +1218,7 @@ def _environment_context() -> ssl.SSLContext | None:
 _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
 _OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
+_SHORTEST_SECRET = 8  # characters
 _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 
 
@@ -1259,9 +1260,12 @@ class _Call:
         self.routes.insert(0, route)
 
     def hide(self, text: str) -> str:
-        """Mask every secret in a text. Do this before the text is cut."""
+        """Mask every secret in a text, and the beginning of one at its end, where it was cut."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
+            for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
+                if text.endswith(secret[:length]):
+                    text = text[:-length] + "***"
         return text
 
     def shorten(self, text: str, limit: int = _MAX_PART) -> str:
@@ -1280,15 +1284,15 @@ class _Call:
 def _secrets(headers: Mapping[str, str]) -> list[str]:
     """Return the credentials in headers: "Bearer abc", its token "abc", and both as JSON has them.
 
-    Those under 8 characters are left out: masking them would garble innocent text. A password
-    inside a Basic authorization is not looked for.
+    Short ones are left out: masking them would garble innocent text. A password inside a Basic
+    authorization is not looked for.
     """
     secrets = []
     for name, value in headers.items():
         if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
             value = value.strip()
             secrets += [value, value.rpartition(" ")[2]]
-    secrets = [secret for secret in secrets if len(secret) >= 8]
+    secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
     return secrets + [_in_json(secret) for secret in secrets]
 
 
@@ -1316,8 +1320,11 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             incomplete = response
         else:
             refusal = _refusal(call, answer)
-            can_do_without = incomplete is not None and answer.status not in _TRANSIENT
-            if not can_do_without and not _is_missing_route(route, answer):
+            if incomplete:
+                may_go_on = answer.status not in _TRANSIENT
+            else:
+                may_go_on = _is_missing_route(route, answer)
+            if not may_go_on:
                 raise refusal
             refusals.append(refusal)
     if incomplete:

@@ -1751,9 +1751,12 @@ def test_a_cut_or_a_chunk_s_end_never_saves_the_beginning_of_a_credential(serve)
     answers = [head("Transfer-Encoding: chunked", status="500 No") + chunks]
     headers["X-Key"] = long = "".join(map(str, range(400)))
     answers += [reply(long * 20, 403), json_reply({"state": {"Nodes": {long: 5}}})]
+    answers += [reply(long * 70, 403)]  # over 64 KiB, of which 60 fit whole
+    cut = (SECRET[:8], f"Bearer {SECRET[:-1]}", long[:8], long[:500], long[:-1])
+    answers += [head("Content-Length: 9999", status="400 No") + f"x{end}".encode() for end in cut]
     for answer in answers:
         told = everything_told(refused(serve(answer), headers=headers))
-        assert SECRET[:5] not in told and long[:9] not in told
+        assert SECRET[:5] not in told and long[:8] not in told and "***" in told
     urls = [DEAD, *(serve(answer).url for answer in (reply("", 401), reply("", 404), reply("")))]
     for start, url in itertools.product(range(50, 200, 7), urls):
         url = f"{url}/{'x' * start}{SECRET}"
