@@ -428,7 +428,8 @@ def _object_reader(
     is unknown or null is left out. If one comes in several spellings, the last counts.
     """
     by_name = {_folded(member.field): member for each in descriptions for member in each}
-    by_name.update({_folded(alias): by_name[_folded(field)] for alias, field in aliases.items()})
+    for alias, field in aliases.items():
+        by_name[_folded(alias)] = by_name[_folded(field)]
     members = _Members(by_name)
 
     def read(value: Any) -> Any:
@@ -1318,18 +1319,20 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
                 call.prefer(route)
                 return response
             incomplete = response
+        elif _may_ask_on(route, answer, incomplete):
+            refusals.append(_refusal(call, answer))
         else:
-            refusal = _refusal(call, answer)
-            if incomplete:
-                may_go_on = answer.status not in _TRANSIENT
-            else:
-                may_go_on = _is_missing_route(route, answer)
-            if not may_go_on:
-                raise refusal
-            refusals.append(refusal)
+            raise _refusal(call, answer)
     if incomplete:
         return incomplete
     raise _no_route(call, refusals) from refusals[-1]  # here every route is missing
+
+
+def _may_ask_on(route: tuple[str, str], refusal: _Answer, incomplete: StateResponse | None) -> bool:
+    """Tell whether a refusal leaves the question to the next route."""
+    if incomplete:  # the server knows the job, so only a refusal that can pass matters
+        return refusal.status not in _TRANSIENT
+    return _is_missing_route(route, refusal)
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
