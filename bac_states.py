@@ -567,6 +567,7 @@ _read_shard = _object_reader(None, _fields(list, "executions", convert=_read_exe
 
 def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
     """Read the executions of every shard (v0.3.20 to v0.3.23)."""
+    _check_size(shards)
     executions: list[ExecutionState] = []
     for key, shard in shards.items():
         executions += _read_at(key, _read_shard, shard).get("executions", ())
@@ -967,15 +968,15 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
     if coding not in ("", "chunked") or encoding not in ("", "identity"):
         raise OSError("the answer has a coding that was not asked for")
     length = _declared_length(headers)
-    if (length or 0) > _MAX_ANSWER:
+    if length is not None and length > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     _read_into(body, response, _MAX_ANSWER)  # raises IncompleteRead if the last chunk is missing
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
-    if len(body) < (length or 0):
-        raise OSError(_CUT_SHORT)
-    is_framed = coding == "chunked" or length is not None
-    if not body and not is_framed:  # the headers were cut short, which http.client overlooks
+    is_short = length is not None and len(body) < length
+    # http.client takes headers for whole that were cut short, before they say how the body ends.
+    has_cut_headers = not body and length is None and coding != "chunked"
+    if is_short or has_cut_headers:
         raise OSError(_CUT_SHORT)
 
 
@@ -1134,9 +1135,11 @@ def _parse_proxy(url: str) -> tuple[_Address | None, dict[str, str]]:
 
     All but the host may be missing in http://user:password@host:port. A password may hold an @.
     """
-    scheme, _, rest = url.rpartition("://")
+    if "://" not in url:
+        url = f"http://{url}"
+    scheme, _, rest = url.partition("://")
     user_info, _, host_and_port = rest.rpartition("@")
-    proxy = _parse_url(f"{scheme or 'http'}://{host_and_port}")
+    proxy = _parse_url(f"{scheme}://{host_and_port}")
     user, _, password = urllib.parse.unquote(user_info).partition(":")
     if not user or not password:  # like urllib, send nothing if one is missing
         return proxy, {}
@@ -1264,9 +1267,10 @@ class _Call:
         """Mask every secret in a text, and the beginning of one at its end, where it was cut."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
-            for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
+            for length in reversed(range(_SHORTEST_SECRET, len(secret))):
                 if text.endswith(secret[:length]):
                     text = text[:-length] + "***"
+                    break
         return text
 
     def shorten(self, text: str, limit: int = _MAX_PART) -> str:
@@ -1330,7 +1334,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 
 def _may_ask_on(route: tuple[str, str], refusal: _Answer, incomplete: StateResponse | None) -> bool:
     """Tell whether a refusal leaves the question to the next route."""
-    if incomplete:  # the server knows the job, so only a refusal that can pass matters
+    if incomplete:  # it will do, unless this route may send the executions later
         return refusal.status not in _TRANSIENT
     return _is_missing_route(route, refusal)
 
@@ -1691,13 +1695,10 @@ def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     """Return headings and a row for each execution, in columns that fit their content."""
     rows = [_cells(execution) for execution in executions]
     has_shards = any(execution.shard_index for execution in executions)
-    columns = []
-    for heading in rows[0]:
-        if heading != "SHARD" or has_shards:
-            column = [heading, *(_one_line(row[heading]) for row in rows)]
-            width = max(map(len, column))
-            columns.append([cell.ljust(width) for cell in column])
-    return ["  ".join(line).rstrip() for line in zip(*columns)]
+    headings = [heading for heading in rows[0] if heading != "SHARD" or has_shards]
+    table = [headings, *([_one_line(row[heading]) for heading in headings] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
 
 
 def _cells(execution: ExecutionState) -> dict[str, str]:

@@ -1313,11 +1313,15 @@ def test_an_array_of_over_50_000_elements_is_a_decode_error():
     many = [{}] * 50001
     assert undecoded(listed(*many)).path == "state.Executions"
     assert undecoded(of_job(*many)).path == "Executions.Items"
-    on_a_node = {"Shards": dict.fromkeys(map(str, range(50001)))}
-    assert undecoded({"state": {"Nodes": {"n": on_a_node}}}).path == "state.Nodes.n.Shards"
     in_one, in_all = {"0": {"Executions": many}}, dict.fromkeys("12", {"Executions": many[:25001]})
-    for shards, path in ((in_one, "state.Shards.0.Executions"), (in_all, "state.Shards")):
+    none = dict.fromkeys(map(str, range(50001)))
+    for shards, path in (
+        (in_one, "state.Shards.0.Executions"),
+        (in_all, "state.Shards"),
+        (none, "state.Shards"),
+    ):
         assert undecoded({"state": {"JobID": "j", "Shards": shards}}).path == path
+    assert undecoded({"state": {"Nodes": {"n": {"Shards": none}}}}).path == "state.Nodes.n.Shards"
     nodes = dict.fromkeys("12", {"Shards": dict.fromkeys(map(str, range(25001)))})
     assert undecoded({"state": {"Nodes": nodes}}).path == "state.Nodes"
 
@@ -2207,6 +2211,10 @@ def test_credentials_of_a_proxy_are_sent_to_it_and_never_told(monkeypatch, serve
     monkeypatch.setenv(f"{scheme}_proxy", f"http://me@127.0.0.1:{proxy.port}")
     error_of(None, bac_states.get, JOB, server_url=f"{scheme}://h.test:8")
     assert "proxy-authorization" not in proxy.requests[1].headers
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://me:p@s://w@127.0.0.1:{proxy.port}")
+    error_of(None, bac_states.get, JOB, server_url=f"{scheme}://h.test:8")
+    pair = base64.b64encode(b"me:p@s://w").decode()
+    assert proxy.requests[2].headers["proxy-authorization"] == f"Basic {pair}"
 
 
 REFUSED_TUNNELS = {"403": reply("no", 403), "302": reply("", 302, "Location: http://h")}
