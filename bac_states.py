@@ -78,7 +78,7 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# 7 means Completed up to v1.5.1, and 9 since then. Where the release is unknown, both stay numbers.
+# Completed is 7 up to v1.5.1, and 9 since v1.5.2. Of an unknown release, both stay numbers.
 _MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
@@ -137,7 +137,7 @@ class InternalServerError(SDKError):
 
 
 class JobNotFound(InternalServerError):
-    """The server does not know the job: 500 up to v1.4.0, hence the base, and 404 since v1.5.0."""
+    """The server does not know the job. Up to v1.4.0 this is a 500, hence the base; then a 404."""
 
 
 class TransportError(SDKError, OSError):  # OSError.__new__ ignores SDKError's keywords
@@ -311,6 +311,7 @@ class JobState:
         """
         if self.state != "Completed":
             return False
+        # Of an unknown release, a completed execution has the state "7" or "9".
         return not any(execution._program_failed for execution in self._maybe_completed)
 
     @property
@@ -386,7 +387,7 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
 class _Member:
     """How to read a member of an object: its JSON types, and the reader of its value, if any."""
 
-    field: str  # of our model
+    field: str  # of our model, or the key in a dict
     types: tuple[type, ...]
     convert: _Reader | None
 
@@ -674,8 +675,8 @@ def _read_state(value: dict[str, Any]) -> JobState:
         state["executions"] = state.pop("shards")
     if "nodes" in state:
         state["executions"] = state.pop("nodes")
-        # Servers that list nodes send no state of the job.
-        state["state"] = state.get("state") or _job_state(state["executions"])
+        if not state.get("state"):  # no known server that lists nodes sends it
+            state["state"] = _job_state(state["executions"])
     return JobState(**state)
 
 
@@ -1334,9 +1335,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 
 def _may_ask_on(route: tuple[str, str], refusal: _Answer, incomplete: StateResponse | None) -> bool:
     """Tell whether a refusal leaves the question to the next route."""
-    if incomplete:  # it will do, unless this route may send the executions later
-        return refusal.status not in _TRANSIENT
-    return _is_missing_route(route, refusal)
+    if incomplete is None:
+        return _is_missing_route(route, refusal)
+    # The answer without executions will do, but not if they may come once a 503, say, has passed.
+    return refusal.status not in _TRANSIENT
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
