@@ -975,7 +975,7 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     is_short = length is not None and len(body) < length
-    # http.client takes headers for whole that were cut short, before they say how the body ends.
+    # http.client overlooks that headers were cut short. Such do not say yet how the body ends.
     has_cut_headers = not body and length is None and coding != "chunked"
     if is_short or has_cut_headers:
         raise OSError(_CUT_SHORT)
@@ -1042,7 +1042,7 @@ class _Server:
         if self.context is None:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
         name = (self.address.hostname or "").rstrip(".")
-        # It takes over the socket. CPython applies the timeout to the handshake as a whole.
+        # The result owns the socket. CPython applies the timeout to the handshake as a whole.
         secured = self.context.wrap_socket(connection.timed_socket(), server_hostname=name)
         return _Connection(opened.enter_context(secured), deadline, opened)
 
@@ -1337,7 +1337,7 @@ def _may_ask_on(route: tuple[str, str], refusal: _Answer, incomplete: StateRespo
     """Tell whether a refusal leaves the question to the next route."""
     if incomplete is None:
         return _is_missing_route(route, refusal)
-    # The answer without executions will do, but not if they may come once a 503, say, has passed.
+    # The answer without executions will do, unless this refusal can pass: they may come later.
     return refusal.status not in _TRANSIENT
 
 
@@ -1351,7 +1351,7 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
     try:
         return call.server.exchange(method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
-        error = caught  # ours is raised below: raised here, it would keep this as __context__
+        error = caught  # ours is raised below: raised here, it would have this as __context__
     url = call.server.address.geturl() + path
     way = " through the proxy" if call.server.proxy else ""
     why = call.hide(_network_text(error, call.timeout))
@@ -1384,7 +1384,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     try:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as caught:
-        error = caught  # ours is raised below: raised here, it would keep this as __context__
+        error = caught  # ours is raised below: raised here, it would have this as __context__
     document = answer.body.decode("utf-8", "replace")
     raise DecodeError(
         f"the answer from {call.shorten(answer.url)} is not a job's state: {call.hide(str(error))}",
