@@ -838,16 +838,7 @@ def _parse(document: object) -> Any:
         document = document.decode("utf-8")
     if not isinstance(document, str):
         return document
-    # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
-    parse_int = None if hasattr(sys, "set_int_max_str_digits") else _to_short_int
-    text = document.lstrip("\ufeff")
-    return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
-
-
-def _to_short_int(digits: str) -> int:
-    if len(digits) > 4300:  # the limit of the newer ones
-        raise ValueError("an integer of more than 4300 digits")
-    return int(digits)
+    return json.loads(document.lstrip("\ufeff"), parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> None:

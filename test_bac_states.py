@@ -1293,21 +1293,6 @@ def test_numbers_are_taken_whole_marks_accepted_and_lone_surrogates_kept():
     assert decoded(b'{"state":{"JobID":"j","State":"\\ud800"}}').state == "\ud800"
 
 
-def test_an_integer_of_over_4300_digits_is_refused_by_a_python_without_a_limit_too(monkeypatch):
-    def check():
-        assert decoded('{"state":{"JobID":"j","X":' + "1" * 4300 + "}}").job_id == "j"
-        assert "4300" in str(undecoded('{"state":{"JobID":"j","X":' + "1" * 4301 + "}}"))
-
-    check()
-    set_limit = getattr(sys, "set_int_max_str_digits", lambda digits: None)
-    monkeypatch.delattr(sys, "set_int_max_str_digits", raising=False)  # as before 3.7.14
-    set_limit(0)
-    try:
-        check()
-    finally:
-        set_limit(4300)
-
-
 def test_an_array_of_over_50_000_elements_is_a_decode_error():
     assert len(executions_of(listed(*[{}] * 50000))) == 50000
     many = [{}] * 50001
