@@ -143,8 +143,6 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):  # OSError.__new__ ignores SDKError's keywords
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
-    _is_final = False  # True if a certificate is not trusted: asking again does not change that
-
 
 class TransportTimeout(TransportError, TimeoutError):
     """No complete answer within `timeout`."""
@@ -952,8 +950,8 @@ def _declared_length(headers: http.client.HTTPMessage) -> int | None:
     return int(lengths.pop())
 
 
-def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
-    """Append the body of a 200 to `body`. Raise OSError for what http.client overlooks."""
+def _read_whole(response: http.client.HTTPResponse) -> bytearray:
+    """Read the body of a 200. Raise OSError for what http.client overlooks."""
     headers = response.headers
     coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
     encoding = ", ".join(headers.get_all("Content-Encoding", [])).lower()
@@ -962,6 +960,7 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
     length = _declared_length(headers)
     if length is not None and length > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
+    body = bytearray()
     _read_into(body, response, _MAX_ANSWER)  # raises IncompleteRead if the last chunk is missing
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
@@ -970,6 +969,16 @@ def _read_whole(body: bytearray, response: http.client.HTTPResponse) -> None:
     has_cut_headers = not body and length is None and coding != "chunked"
     if is_short or has_cut_headers:
         raise OSError(_CUT_SHORT)
+    return body
+
+
+def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -> bytearray:
+    """Read of a refusal's body what comes in half of the time left: other routes need the rest."""
+    body = bytearray()
+    with contextlib.suppress(*_NETWORK_ERRORS):
+        connection.deadline -= _seconds_left(connection.deadline) / 2
+        _read_into(body, response, _MAX_REFUSAL)
+    return body
 
 
 @dataclasses.dataclass
@@ -1009,14 +1018,10 @@ class _Server:
         with contextlib.ExitStack() as opened:
             connection = self._connect(deadline, opened)
             response = connection.request(method, target, all_headers, body)
-            content = bytearray()
             if response.status == 200:
-                _read_whole(content, response)
+                content = _read_whole(response)
             else:
-                with contextlib.suppress(*_NETWORK_ERRORS):
-                    # This body may stall. Half of the time left is for the routes not yet asked.
-                    connection.deadline = time.monotonic() + _seconds_left(deadline) / 2
-                    _read_into(content, response, _MAX_REFUSAL)
+                content = _read_excerpt(response, connection)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
     def _connect(self, deadline: float, opened: contextlib.ExitStack) -> _Connection:
@@ -1215,7 +1220,6 @@ _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
 _OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
 _SHORTEST_SECRET = 8  # characters
-_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 
 
 class _Call:
@@ -1256,26 +1260,19 @@ class _Call:
         self.routes.insert(0, route)
 
     def hide(self, text: str) -> str:
-        """Mask every secret in a text, and the beginning of one at its end, where it was cut."""
+        """Mask every secret in a text."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
-            for length in reversed(range(_SHORTEST_SECRET, len(secret))):
-                if text.endswith(secret[:length]):
-                    text = text[:-length] + "***"
-                    break
         return text
 
     def shorten(self, text: str, limit: int = _MAX_PART) -> str:
         """Mask every secret in a text, escape it, and cut it to `limit` characters."""
         return _shorten(self.hide(text), limit)
 
-    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error as a cause, or None if a secret is in it or the document.
-
-        JSONDecodeError and UnicodeDecodeError keep the document that they are about.
-        """
-        text = f"{error} {document}"
-        return error if self.hide(text) == text else None
+    def safe_cause(self, error: Exception) -> Exception | None:
+        """Return an error to raise ours from, or None if a secret is anywhere in it."""
+        held = f"{error!r} {vars(error)}"  # decoding errors hold the whole document
+        return error if self.hide(held) == held else None
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
@@ -1299,57 +1296,69 @@ def _in_json(text: str) -> str:
     return re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
 
 
+class _MissingRoute(SDKError):
+    """A refusal because the server does not have the route."""
+
+
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask one route after the other until one sends the executions, all within `seconds`.
 
-    An answer without them counts if all other routes refuse for good.
+    An answer without them counts only if no other route answers.
     """
     deadline = time.monotonic() + seconds
     incomplete: StateResponse | None = None
-    refusals = []
+    missing = []
     for route in tuple(call.routes):
-        answer = _ask_route(call, route, deadline)
-        if answer.status == 200:
-            response = _decode_answer(call, answer)
+        try:
+            response = _ask_route(call, route, deadline)
+        except _MissingRoute as error:
+            missing.append(error)
+        except SDKError:
+            if incomplete is None:
+                raise
+        else:
             if _lists_executions(response.raw):
                 call.prefer(route)
                 return response
             incomplete = response
-        elif _may_ask_on(route, answer, incomplete):
-            refusals.append(_refusal(call, answer))
-        else:
-            raise _refusal(call, answer)
-    if incomplete:
-        return incomplete
-    raise _no_route(call, refusals) from refusals[-1]  # here every route is missing
-
-
-def _may_ask_on(route: tuple[str, str], refusal: _Answer, incomplete: StateResponse | None) -> bool:
-    """Tell whether a refusal leaves the question to the next route."""
     if incomplete is None:
-        return _is_missing_route(route, refusal)
-    # The answer without executions will do, unless this refusal can pass: they may come later.
-    return refusal.status not in _TRANSIENT
+        raise _no_route(call, missing) from missing[-1]
+    return incomplete
 
 
-def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
-    """Put the question on one route."""
-    method, path = route
+def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateResponse:
+    """Ask on one route."""
+    method, template = route
     job_id = call.request.job_id
-    path = path.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
+    path = template.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
     asked = {"client_id": call.request.client_id, "job_id": job_id}
     data = json.dumps(asked).encode() if method == "POST" else b""
     try:
-        return call.server.exchange(method, path, call.headers, data, deadline)
-    except _NETWORK_ERRORS as caught:
-        error = caught  # ours is raised below: raised here, it would have this as __context__
+        answer = call.server.exchange(method, path, call.headers, data, deadline)
+    except _NETWORK_ERRORS as error:
+        raise _no_answer(call, path, error) from call.safe_cause(error)
+    if answer.status != 200:
+        raise _refusal(call, route, answer)
+    version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
+    try:
+        return _decode(answer.body, version, job_id)
+    except _DECODING_ERRORS as error:
+        raise _no_state(call, answer, error) from call.safe_cause(error)
+
+
+def _lists_executions(document: dict[str, Any]) -> bool:
+    """Tell whether an answer lists executions. A "state" always does, a "Job" only since v1.2.2."""
+    sent = {_folded(name) for name, item in document.items() if item is not None}
+    return "state" in sent or "executions" in sent
+
+
+def _no_answer(call: _Call, path: str, error: Exception) -> TransportError:
+    """Make the error for a failure of the network."""
+    kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
     url = call.server.address.geturl() + path
     way = " through the proxy" if call.server.proxy else ""
     why = call.hide(_network_text(error, call.timeout))
-    kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
-    failure = kind(f"no complete answer{way} from {call.shorten(url)}: {why}", url=url)
-    failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
-    raise failure from call.safe_cause(error)
+    return kind(f"no complete answer{way} from {call.shorten(url)}: {why}", url=url)
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1369,27 +1378,16 @@ def _network_text(error: Exception, seconds: float) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
-    """Decode the body of a 200."""
-    version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
-    try:
-        return _decode(answer.body, version, call.request.job_id)
-    except _DECODING_ERRORS as caught:
-        error = caught  # ours is raised below: raised here, it would have this as __context__
-    document = answer.body.decode("utf-8", "replace")
-    raise DecodeError(
-        f"the answer from {call.shorten(answer.url)} is not a job's state: {call.hide(str(error))}",
+def _no_state(call: _Call, answer: _Answer, error: Exception) -> DecodeError:
+    """Make the error for a 200 that is not the state of the job asked for."""
+    why = call.hide(str(error))
+    return DecodeError(
+        f"the answer from {call.shorten(answer.url)} is not a job's state: {why}",
         path=call.hide(getattr(error, "path", "")),
         status_code=200,
         body=call.hide(answer.text)[:_MAX_BODY],
         url=answer.url,
-    ) from call.safe_cause(error, document)
-
-
-def _lists_executions(document: dict[str, Any]) -> bool:
-    """Tell whether an answer lists executions. A "state" always does, a "Job" only since v1.2.2."""
-    sent = {_folded(name) for name, item in document.items() if item is not None}
-    return "state" in sent or "executions" in sent
+    )
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
@@ -1399,22 +1397,13 @@ def _lists_executions(document: dict[str, Any]) -> bool:
 #      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
 
-def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
-    """Tell whether the server refuses because it does not have the route."""
-    if answer.status == 410:
-        return True
-    if answer.status in (404, 405):
-        return not _is_from_job_store(answer)
-    if route != _REQUESTER or _is_unknown_job(answer):
-        return False
-    # Servers with users do not have the requester's route any more, but say that it needs a
-    # capability: with 403, and v1.7.0 with 500.
-    return answer.status in (403, 500) and "capability" in answer.text
-
-
-def _is_from_job_store(answer: _Answer) -> bool:
-    """Tell whether a refusal is about the job. Since v1.5.0 its body names who refuses."""
-    return re.search(r'"Component"\s*:\s*"JobStore"', answer.text) is not None
+def _refusal_kind(route: tuple[str, str], answer: _Answer) -> type[SDKError]:
+    """Tell what a status other than 200 means."""
+    if _is_unknown_job(answer):
+        return JobNotFound
+    if _is_missing_route(route, answer):
+        return _MissingRoute
+    return {400: BadRequest, 500: InternalServerError}.get(answer.status, SDKError)
 
 
 def _is_unknown_job(answer: _Answer) -> bool:
@@ -1424,10 +1413,25 @@ def _is_unknown_job(answer: _Answer) -> bool:
     return answer.status == 404 and _is_from_job_store(answer)
 
 
-def _refusal(call: _Call, answer: _Answer) -> SDKError:
+def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
+    """Tell whether the server refuses because it does not have the route."""
+    if answer.status in (404, 405):
+        return not _is_from_job_store(answer)
+    if answer.status in (403, 500):
+        # Servers with users do not have the requester's route any more, but say that it needs a
+        # capability: with 403, and v1.7.0 with 500.
+        return route == _REQUESTER and "capability" in answer.text
+    return answer.status == 410
+
+
+def _is_from_job_store(answer: _Answer) -> bool:
+    """Tell whether a refusal is about the job. Since v1.5.0 its body names who refuses."""
+    return re.search(r'"Component"\s*:\s*"JobStore"', answer.text) is not None
+
+
+def _refusal(call: _Call, route: tuple[str, str], answer: _Answer) -> SDKError:
     """Make the error for a status other than 200."""
-    kinds = {400: BadRequest, 500: InternalServerError}
-    kind = JobNotFound if _is_unknown_job(answer) else kinds.get(answer.status, SDKError)
+    kind = _refusal_kind(route, answer)
     said = call.hide(_refusal_text(answer))
     seconds = answer.headers.get("Retry-After", "").strip()
     return kind(
@@ -1465,19 +1469,12 @@ def _refusal_text(answer: _Answer) -> str:
     return words or answer.text.strip() or answer.reason or "no reason given"
 
 
-def _no_route(call: _Call, refusals: list[SDKError]) -> SDKError:
+def _no_route(call: _Call, missing: list[_MissingRoute]) -> SDKError:
     """Make the error that names every route and its status."""
-    told = [f"{error.status_code} from {call.shorten(error.url, 99)}" for error in refusals]
+    told = [f"{error.status_code} from {call.shorten(error.url, 99)}" for error in missing]
     message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
-    last = refusals[-1]
+    last = missing[-1]
     return SDKError(message, status_code=last.status_code, body=last.body, url=last.url)
-
-
-def _is_transient(error: SDKError) -> bool:
-    """Tell whether asking again can help."""
-    if isinstance(error, TransportError):
-        return not error._is_final
-    return error.status_code in _TRANSIENT
 
 
 # ----------------------------------------------------------------------------------- get and wait
@@ -1488,6 +1485,7 @@ _LONGEST_PAUSE = 5.0
 _LONGEST_RETRY_AFTER = 300.0
 _NO_LIMIT = float("inf")
 _MOST_FAILURES = 10  # in a row, if there is no limit
+_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 
 
 def get(
@@ -1577,6 +1575,13 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+
+
+def _is_transient(error: SDKError) -> bool:
+    """Tell whether asking again can help. It does not make a certificate trusted."""
+    if isinstance(error, TransportError):
+        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    return error.status_code in _TRANSIENT
 
 
 def _is_news(state: JobState, last: StateResponse | None) -> bool:
