@@ -213,6 +213,7 @@ class StorageSpec:
     repo: str = ""
     read_write: bool = False
     s3: S3StorageSpec | None = None
+    # A dict has no hash.
     metadata: Mapping[str, str] | None = dataclasses.field(default=None, hash=False)
 
 
@@ -407,17 +408,6 @@ def _folded(name: str) -> str:
     return str(name).replace("_", "").lower()  # a caller's dict can have other keys
 
 
-class _Members(dict):  # type: ignore[type-arg]  # before Python 3.9, dict[...] is no base class
-    """The members of an object by folded name. Each spelling that is met is added, as a cache."""
-
-    def __missing__(self, name: str) -> _Member | None:
-        # get() does not call this method. It returns None for a member that we do not read.
-        member: _Member | None = self.get(_folded(name))
-        if len(self) < 500 and len(str(name)) < 100:  # bounds, for a server can invent names
-            self[name] = member
-        return member
-
-
 def _object_reader(
     model: Callable[..., Any] | None, *descriptions: list[_Member], **aliases: str
 ) -> _Reader:
@@ -429,7 +419,13 @@ def _object_reader(
     by_name = {_folded(member.field): member for each in descriptions for member in each}
     for alias, field in aliases.items():
         by_name[_folded(alias)] = by_name[_folded(field)]
-    members = _Members(by_name)
+    by_spelling: dict[str, _Member | None] = {}  # a cache, for folding takes a fifth of the time
+
+    def find(name: str) -> _Member | None:
+        member = by_name.get(_folded(name))
+        if len(by_spelling) < 500 and sys.getsizeof(name) < 200:  # a server can invent names
+            by_spelling[name] = member
+        return member
 
     def read(value: Any) -> Any:
         if value is None:  # an element of an array or map; as in Go, it counts as an empty object
@@ -438,7 +434,7 @@ def _object_reader(
             raise _expected((dict,), value)
         found = {}
         for name, item in value.items():
-            member = members[name]
+            member = by_spelling[name] if name in by_spelling else find(name)
             if member is None or item is None:
                 continue
             try:  # as in _read_at, without a call for each member
@@ -549,8 +545,8 @@ _read_output = _object_reader(
     _fields(int, "exit_code"),
     ErrorMsg="runner_error",  # the newer API's name, v1.1.1+
 )
-_EXECUTION = (
-    _fields(str, "node_id", "job_id", "compute_reference", "state", "verification_proposal"),
+_EXECUTION = (  # all but its state
+    _fields(str, "node_id", "job_id", "compute_reference", "verification_proposal"),
     _fields(int, "shard_index", "version"),
     _fields(bool, "accepted_ask_for_bid"),
     _fields(str, "status", convert=_to_status),
@@ -560,7 +556,8 @@ _EXECUTION = (
     _fields(dict, "run_output", convert=_read_output),
     _fields(str, "create_time", "update_time", convert=_to_time),
 )
-_read_executions = functools.partial(_read_array, _object_reader(ExecutionState, *_EXECUTION))
+_read_execution = _object_reader(ExecutionState, *_EXECUTION, _fields(str, "state"))
+_read_executions = functools.partial(_read_array, _read_execution)
 _read_shard = _object_reader(None, _fields(list, "executions", convert=_read_executions))
 
 
@@ -574,7 +571,7 @@ def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
     return tuple(executions)
 
 
-# Up to v0.2.7 the state of a shard is a number, and v0.2.6 changed what the numbers mean.
+# Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean.
 _SHARD_WORDS_TO_V0_2_5 = _numbered("|Bidding|Cancelled|Waiting|Running|Error|Verifying|Completed")
 _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Completed")
 
@@ -584,15 +581,15 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
 
     Nearly every job has a shard 0. Servers up to v0.2.5 write its index, later ones leave 0 out.
     """
-    writes_zero = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_WORDS_TO_V0_2_5 if writes_zero else _SHARD_WORDS
+    is_before_v0_2_6 = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_WORDS_TO_V0_2_5 if is_before_v0_2_6 else _SHARD_WORDS
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
 _read_node_shard = _object_reader(
     None,
     *_EXECUTION,
-    _fields((int, str), "state"),  # replaces the one in _EXECUTION
+    _fields((int, str), "state"),
     ExecutionId="compute_reference",  # v0.3.17 to v0.3.19
 )
 
@@ -600,7 +597,7 @@ _read_node_shard = _object_reader(
 def _read_node_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Read the shards of a node by their index."""
     for key in shards:
-        if not re.fullmatch("[0-9]{1,9}", str(key)):
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", str(key)):
             raise _Mismatch(f"expected the index of a shard as the key, got {key!r}")
     return {int(key): shard for key, shard in _read_map(_read_node_shard, shards).items()}
 
@@ -964,10 +961,9 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
     _read_into(body, response, _MAX_ANSWER)  # raises IncompleteRead if the last chunk is missing
     if len(body) > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
-    is_short = length is not None and len(body) < length
-    # http.client overlooks that headers were cut short. Such do not say yet how the body ends.
-    has_cut_headers = not body and length is None and coding != "chunked"
-    if is_short or has_cut_headers:
+    if length is not None and len(body) < length:
+        raise OSError(_CUT_SHORT)
+    if not body and length is None and coding != "chunked":  # the headers themselves were cut
         raise OSError(_CUT_SHORT)
     return body
 
@@ -1314,7 +1310,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         except _MissingRoute as error:
             missing.append(error)
         except SDKError:
-            if incomplete is None:
+            if incomplete is None:  # else that answer is better than this error
                 raise
         else:
             if _lists_executions(response.raw):
@@ -1415,13 +1411,14 @@ def _is_unknown_job(answer: _Answer) -> bool:
 
 def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     """Tell whether the server refuses because it does not have the route."""
+    if answer.status == 410:
+        return True
     if answer.status in (404, 405):
         return not _is_from_job_store(answer)
-    if answer.status in (403, 500):
-        # Servers with users do not have the requester's route any more, but say that it needs a
-        # capability: with 403, and v1.7.0 with 500.
-        return route == _REQUESTER and "capability" in answer.text
-    return answer.status == 410
+    # Servers with users do not have the requester's route any more, but say that it needs a
+    # capability: with 403, and v1.7.0 with 500.
+    is_denied = answer.status in (403, 500) and "capability" in answer.text
+    return is_denied and route == _REQUESTER
 
 
 def _is_from_job_store(answer: _Answer) -> bool:
