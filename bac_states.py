@@ -78,8 +78,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# Completed is 7 up to v1.5.1, and 9 since v1.5.2. Of an unknown release, both stay numbers.
-_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -308,15 +306,16 @@ class JobState:
         CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
-        if self.state != "Completed":
-            return False
-        # Of an unknown release, a completed execution has the state "7" or "9".
-        return not any(execution._program_failed for execution in self._maybe_completed)
+        has_failed = any(execution._program_failed for execution in self._maybe_completed)
+        return self.state == "Completed" and not has_failed
 
     @property
     def _maybe_completed(self) -> list[ExecutionState]:
-        """The executions that have completed or, where the release is unknown, may have."""
-        return [each for each in self.executions if each.state in _MAYBE_COMPLETED]
+        """The executions that have completed, or may have.
+
+        Where the release is unknown, Completed stays a number: 7 up to v1.5.1, and 9 since then.
+        """
+        return [each for each in self.executions if each.state in ("Completed", "7", "9")]
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -670,8 +669,7 @@ def _read_state(value: dict[str, Any]) -> JobState:
         state["executions"] = state.pop("shards")
     if "nodes" in state:
         state["executions"] = state.pop("nodes")
-        if not state.get("state"):  # no known server that lists nodes sends it
-            state["state"] = _job_state(state["executions"])
+        state.setdefault("state", _job_state(state["executions"]))
     return JobState(**state)
 
 
@@ -969,7 +967,10 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
 
 
 def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -> bytearray:
-    """Read of a refusal's body what comes in half of the time left: other routes need the rest."""
+    """Read the body of a refusal, as far as it comes in half of the time left.
+
+    The other half is for asking on another route.
+    """
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
         connection.deadline -= _seconds_left(connection.deadline) / 2
@@ -1034,7 +1035,7 @@ class _Server:
         if self.context is None:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
         name = (self.address.hostname or "").rstrip(".")
-        # The result owns the socket. CPython applies the timeout to the handshake as a whole.
+        # This closes the old socket object. Its timeout bounds the handshake as a whole.
         secured = self.context.wrap_socket(connection.timed_socket(), server_hostname=name)
         return _Connection(opened.enter_context(secured), deadline, opened)
 
@@ -1267,7 +1268,7 @@ class _Call:
 
     def safe_cause(self, error: Exception) -> Exception | None:
         """Return an error to raise ours from, or None if a secret is anywhere in it."""
-        held = f"{error!r} {vars(error)}"  # decoding errors hold the whole document
+        held = f"{error!r} {vars(error)}"  # those of json and UTF-8 hold the whole document
         return error if self.hide(held) == held else None
 
 
@@ -1411,9 +1412,9 @@ def _is_unknown_job(answer: _Answer) -> bool:
 
 def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
     """Tell whether the server refuses because it does not have the route."""
-    if answer.status == 410:
+    if answer.status == 410:  # v1.4.0 to v1.6.5
         return True
-    if answer.status in (404, 405):
+    if answer.status in (404, 405):  # the others
         return not _is_from_job_store(answer)
     # Servers with users do not have the requester's route any more, but say that it needs a
     # capability: with 403, and v1.7.0 with 500.
@@ -1582,9 +1583,9 @@ def _is_transient(error: SDKError) -> bool:
 
 
 def _is_news(state: JobState, last: StateResponse | None) -> bool:
-    """Tell whether a state is worth a line: a change is, and a first state that is not the end.
+    """Tell whether a state is worth a line: a change is, and so is the state at first.
 
-    If the first state is the end, the answer itself says so at once.
+    If the job has ended by then, the answer is returned at once and says it better.
     """
     if last is None:
         return not _has_ended(state)
