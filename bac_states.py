@@ -1396,35 +1396,20 @@ def _no_state(call: _Call, answer: _Answer, error: Exception) -> DecodeError:
 
 def _refusal_kind(route: tuple[str, str], answer: _Answer) -> type[SDKError]:
     """Tell what a status other than 200 means."""
-    if _is_unknown_job(answer):
+    status = answer.status
+    text = answer.text
+    is_about_job = re.search(r'"Component"\s*:\s*"JobStore"', text)  # since v1.5.0
+    if status == 404 and is_about_job:
         return JobNotFound
-    if _is_missing_route(route, answer):
+    if status == 500 and re.search("(?i)job not found|no job found", text):  # up to v1.4.0
+        return JobNotFound
+    if status in (404, 405) and not is_about_job:
         return _MissingRoute
-    return {400: BadRequest, 500: InternalServerError}.get(answer.status, SDKError)
-
-
-def _is_unknown_job(answer: _Answer) -> bool:
-    """Tell whether the server says that it does not know the job."""
-    if answer.status == 500:  # up to v1.4.0
-        return re.search("(?i)job not found|no job found", answer.text) is not None
-    return answer.status == 404 and _is_from_job_store(answer)
-
-
-def _is_missing_route(route: tuple[str, str], answer: _Answer) -> bool:
-    """Tell whether the server refuses because it does not have the route."""
-    if answer.status == 410:  # v1.4.0 to v1.6.5
-        return True
-    if answer.status in (404, 405):  # the others
-        return not _is_from_job_store(answer)
-    # Servers with users do not have the requester's route any more, but say that it needs a
-    # capability: with 403, and v1.7.0 with 500.
-    is_denied = answer.status in (403, 500) and "capability" in answer.text
-    return is_denied and route == _REQUESTER
-
-
-def _is_from_job_store(answer: _Answer) -> bool:
-    """Tell whether a refusal is about the job. Since v1.5.0 its body names who refuses."""
-    return re.search(r'"Component"\s*:\s*"JobStore"', answer.text) is not None
+    if status == 410:  # v1.4.0 to v1.6.5
+        return _MissingRoute
+    if status in (403, 500) and route == _REQUESTER and "capability" in text:
+        return _MissingRoute  # v1.7.0 and later, where it asks for credentials
+    return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
 
 
 def _refusal(call: _Call, route: tuple[str, str], answer: _Answer) -> SDKError:
@@ -1690,17 +1675,22 @@ def _table(state: JobState, asked: str) -> str:
 def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     """Return headings and a row for each execution, in columns that fit their content."""
     rows = [_cells(execution) for execution in executions]
-    has_shards = any(execution.shard_index for execution in executions)
-    headings = [heading for heading in rows[0] if heading != "SHARD" or has_shards]
-    table = [headings, *([_one_line(row[heading]) for heading in headings] for row in rows)]
+    if not any(execution.shard_index for execution in executions):
+        for row in rows:
+            del row["SHARD"]
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
+    lines = []
+    for line in table:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def _cells(execution: ExecutionState) -> dict[str, str]:
     """Return the cells of an execution's row, by their headings."""
     output = execution.run_output or RunCommandResult()
-    return {
+    cells = {
         "NODE": execution.node_id,
         "SHARD": str(execution.shard_index),
         "STATE": execution.state,
@@ -1708,6 +1698,7 @@ def _cells(execution: ExecutionState) -> dict[str, str]:
         "RESULT": _location(execution.published_results or StorageSpec()),
         "STATUS": execution.status or output.runner_error,
     }
+    return {heading: _one_line(text) for heading, text in cells.items()}
 
 
 def _exit_code(execution: ExecutionState) -> str:
@@ -1776,15 +1767,13 @@ def _print(text: str) -> int:
             raise OSError("it is closed")
         sys.stdout.write(_printable(text, sys.stdout))
         sys.stdout.flush()
-        return 0
-    except OSError as error:
-        if error.errno in (errno.EPIPE, errno.EINVAL):
+    except (OSError, ValueError) as error:  # ValueError if it was closed since
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EINVAL):
             return 141  # the reader went away, which Windows reports as EINVAL
-        problem = error.strerror or str(error)
-    except ValueError as error:  # it was closed since
-        problem = str(error)
-    _say(f"cannot write to standard output: {problem}")
-    return 1
+        problem = getattr(error, "strerror", None) or str(error)
+        _say(f"cannot write to standard output: {problem}")
+        return 1
+    return 0
 
 
 _HELP = """\
@@ -1854,32 +1843,37 @@ def _check(options: Any) -> None:
 
 
 def _fetch(options: Any) -> StateResponse:
-    """Ask once or, with --wait, until the job has ended."""
-    server: contextlib.AbstractContextManager[str | None] = contextlib.nullcontext(options.server)
-    headers: dict[str, str] = {}
-    context: ssl.SSLContext | None = None
+    """Get the answer from the server that the options name."""
     if options.demo:
-        server = _demo_server()
-    elif options.server is not None:
-        # Unlike a server that is named in code, one that is named here gets the environment's
-        # credentials: both come from the same person.
-        headers = _environment_credentials()
-        context = _environment_context()
-    with server as url:
-        call = _Call(options.job_id, url, options.timeout, headers, context)
-        if options.wait:
-            return _wait(call, options.wait_timeout or _NO_LIMIT, say=_say)
-        return _ask(call, call.timeout)
+        with _demo_server() as url:
+            return _ask_or_wait(options, url, {}, None)
+    if options.server is None:
+        return _ask_or_wait(options, None, {}, None)
+    # Unlike a server that is named in code, one that is named here gets the environment's
+    # credentials: both come from the same person.
+    credentials = _environment_credentials()
+    return _ask_or_wait(options, options.server, credentials, _environment_context())
 
 
-def _format(response: StateResponse, options: Any) -> str:
-    """Return what to print of an answer."""
+def _ask_or_wait(
+    options: Any, server_url: str | None, headers: dict[str, str], context: ssl.SSLContext | None
+) -> StateResponse:
+    """Ask once or, with --wait, until the job has ended."""
+    call = _Call(options.job_id, server_url, options.timeout, headers, context)
+    if options.wait:
+        return _wait(call, options.wait_timeout or _NO_LIMIT, say=_say)
+    return _ask(call, call.timeout)
+
+
+def _show(response: StateResponse, options: Any) -> int:
+    """Print an answer. Return the exit code: 0 if that went well."""
     if options.json:
         answer = {"state": response.state, "server_version": response.server_version}
-        return json.dumps(answer, default=vars, indent=2) + "\n"
+        return _print(json.dumps(answer, default=vars, indent=2) + "\n")
     if options.output:
-        return "".join(output.stdout for output in _outputs(response.state))
-    return _table(response.state, options.job_id)
+        _say_what_output_lacks(response.state)
+        return _print("".join(output.stdout for output in _outputs(response.state)))
+    return _print(_table(response.state, options.job_id))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -1889,27 +1883,23 @@ def main(argv: list[str] | None = None) -> int:
     streams are left as they are.
     """
     options = _options(argv)
-    code = 0
     try:
         _check(options)
         response = _fetch(options)
-        if options.wait and not (response.state.succeeded or _runs_on(response.state)):
-            code = 3
     except WaitTimeout as error:
         _say(error.message)
         if error.response is None:
             return 1
-        response = error.response
-        code = 124
+        return _show(error.response, options) or 124
     except SDKError as error:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
         _say(str(error))
         return 2
-    if options.output:
-        _say_what_output_lacks(response.state)
-    return _print(_format(response, options)) or code
+    if options.wait and not (response.state.succeeded or _runs_on(response.state)):
+        return _show(response, options) or 3
+    return _show(response, options)
 
 
 def _flush(stream: Any) -> None:
