@@ -138,8 +138,10 @@ class JobNotFound(InternalServerError):
     """The server does not know the job. Up to v1.4.0 this is a 500, hence the base; then a 404."""
 
 
-class TransportError(SDKError, OSError):  # OSError.__new__ ignores SDKError's keywords
+class TransportError(SDKError, OSError):  # OSError allows a subclass its own __init__
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
+
+    _is_final = False  # True if a certificate is not trusted: asking again does not change that
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -232,8 +234,8 @@ class ExecutionState:
     """One attempt at the job on one node, or at one shard or partition of it.
 
     `state` is an open word: Bidding, Waiting, Running, Verifying, Error, Cancelled, Completed up
-    to v0.3.19; since then New, AskForBid, BidAccepted, Completed, Failed and others. It is a number
-    in digits if no word for that is known, and then neither terminal nor a success.
+    to v0.3.19; since then New, AskForBid, BidAccepted, Completed, Failed and others. A number for
+    which no word is known stays as its digits, and is neither terminal nor a success.
     `verification_proposal` is base64. `shard_index` is the partition's index from v1.6.1 on.
     """
 
@@ -422,7 +424,8 @@ def _object_reader(
 
     def find(name: str) -> _Member | None:
         member = by_name.get(_folded(name))
-        if len(by_spelling) < 500 and sys.getsizeof(name) < 200:  # a server can invent names
+        # The cache has bounds, for a server can invent names, and long ones.
+        if len(by_spelling) < 500 and sys.getsizeof(name) < 200:
             by_spelling[name] = member
         return member
 
@@ -644,7 +647,7 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
         return "Completed"
     if "Bidding" in states:
         return "InProgress"
-    return "New"
+    return "New"  # no shard, or only Cancelled ones
 
 
 _read_state_members = _object_reader(
@@ -961,7 +964,8 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
         raise OSError(_TOO_LARGE)
     if length is not None and len(body) < length:
         raise OSError(_CUT_SHORT)
-    if not body and length is None and coding != "chunked":  # the headers themselves were cut
+    ends_visibly = length is not None or coding == "chunked"
+    if not body and not ends_visibly:  # the headers were cut before they could say how it ends
         raise OSError(_CUT_SHORT)
     return body
 
@@ -973,7 +977,8 @@ def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -
     """
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        connection.deadline -= _seconds_left(connection.deadline) / 2
+        half = _seconds_left(connection.deadline) / 2
+        connection.deadline = time.monotonic() + half
         _read_into(body, response, _MAX_REFUSAL)
     return body
 
@@ -990,7 +995,7 @@ class _Answer:
 
     @property
     def text(self) -> str:
-        return self.body[:_MAX_REFUSAL].decode("utf-8", "replace")
+        return self.body.decode("utf-8", "replace")
 
 
 @dataclasses.dataclass
@@ -1008,13 +1013,12 @@ class _Server:
         """Send a request and return the answer."""
         url = self.address.geturl() + path
         target = self.address.path + path
-        all_headers = {"Host": self.address.netloc, **headers}  # a caller's Host replaces ours
         if self.proxy and self.address.scheme == "http":
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
-            all_headers.update(self.proxy_headers)
+            headers = {**headers, **self.proxy_headers}
         with contextlib.ExitStack() as opened:
             connection = self._connect(deadline, opened)
-            response = connection.request(method, target, all_headers, body)
+            response = connection.request(method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
             else:
@@ -1051,7 +1055,7 @@ _OUR_HEADERS = {
 _FRAMING = {"Content-Length", "Expect", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 _HEADER_VALUE = r"[\t -~\xa0-\xff]*"  # one line of Latin-1
 _HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*\.?"  # a name or an IPv4 address
-_URL = rf"(?ai)https?://({_HOST}|\[(?P<ipv6>[^]]+)\])(:\d+)?(/[^ ?#\\]*)?"
+_URL = rf"(?i)https?://({_HOST}|\[(?P<ipv6>[^]]+)\])(:\d+)?(/[^ ?#\\]*)?"
 
 
 def _usable_request(name: str, request: str | StateRequest) -> StateRequest:
@@ -1096,8 +1100,10 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _parse_url(url: str) -> _Address | None:
     """Parse the URL of a server or proxy. Return None if it is not one."""
+    if not url.isascii() or not url.isprintable():
+        return None
     parts = re.fullmatch(_URL, url)
-    if not parts or not url.isascii() or not url.isprintable():
+    if parts is None:
         return None
     try:
         if parts["ipv6"]:
@@ -1134,7 +1140,7 @@ def _parse_proxy(url: str) -> tuple[_Address | None, dict[str, str]]:
     scheme, _, rest = url.partition("://")
     user_info, _, host_and_port = rest.rpartition("@")
     proxy = _parse_url(f"{scheme}://{host_and_port}")
-    user, _, password = urllib.parse.unquote(user_info).partition(":")
+    user, _, password = map(urllib.parse.unquote, user_info.partition(":"))
     if not user or not password:  # like urllib, send nothing if one is missing
         return proxy, {}
     return proxy, {"Proxy-Authorization": _basic(user, password)}
@@ -1217,6 +1223,7 @@ _REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
 _NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
 _OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
 _SHORTEST_SECRET = 8  # characters
+_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 
 
 class _Call:
@@ -1242,7 +1249,9 @@ class _Call:
         else:
             address = _usable_url("server_url", server_url)
             credentials = {}  # the environment's never go to a server named in code
-        self.headers = {**credentials, **usable_headers, **_OUR_HEADERS}  # the later ones win
+        # The later ones win: a caller may replace the credentials and Host, but none of ours.
+        defaults = {"Host": address.netloc, **credentials}
+        self.headers = {**defaults, **usable_headers, **_OUR_HEADERS}
         proxy, proxy_headers = _find_proxy(address)
         self.server = _Server(address, proxy, proxy_headers, ssl_context)
         secrets = _secrets(self.headers) + _secrets(proxy_headers)
@@ -1266,24 +1275,27 @@ class _Call:
         """Mask every secret in a text, escape it, and cut it to `limit` characters."""
         return _shorten(self.hide(text), limit)
 
-    def safe_cause(self, error: Exception) -> Exception | None:
-        """Return an error to raise ours from, or None if a secret is anywhere in it."""
-        held = f"{error!r} {vars(error)}"  # those of json and UTF-8 hold the whole document
+    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
+        """Return an error to raise ours from, or None if it quotes a secret.
+
+        JSONDecodeError and UnicodeDecodeError hold the whole document that they are about.
+        """
+        held = f"{error} {document}"
         return error if self.hide(held) == held else None
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
     """Return the credentials in headers: "Bearer abc", its token "abc", and both as JSON has them.
 
-    Short ones are left out: masking them would garble innocent text. A password inside a Basic
-    authorization is not looked for.
+    Short ones are left out: masking them would garble innocent text. The password in a Basic
+    authorization and the parts of a cookie are not looked for.
     """
-    secrets = []
+    secrets: list[str] = []
     for name, value in headers.items():
         if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
-            value = value.strip()
-            secrets += [value, value.rpartition(" ")[2]]
-    secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+            whole = value.strip()
+            token = whole.split(" ")[-1]
+            secrets += [each for each in (whole, token) if len(each) >= _SHORTEST_SECRET]
     return secrets + [_in_json(secret) for secret in secrets]
 
 
@@ -1300,7 +1312,7 @@ class _MissingRoute(SDKError):
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask one route after the other until one sends the executions, all within `seconds`.
 
-    An answer without them counts only if no other route answers.
+    An answer without them counts only if all other routes refuse for good.
     """
     deadline = time.monotonic() + seconds
     incomplete: StateResponse | None = None
@@ -1310,17 +1322,25 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             response = _ask_route(call, route, deadline)
         except _MissingRoute as error:
             missing.append(error)
-        except SDKError:
-            if incomplete is None:  # else that answer is better than this error
+        except SDKError as error:
+            # If this error passes, the route may tell that a program failed.
+            if incomplete is None or _is_transient(error):
                 raise
         else:
             if _lists_executions(response.raw):
                 call.prefer(route)
                 return response
             incomplete = response
-    if incomplete is None:
+    if incomplete is None:  # so every route is missing
         raise _no_route(call, missing) from missing[-1]
     return incomplete
+
+
+def _is_transient(error: SDKError) -> bool:
+    """Tell whether asking again can help."""
+    if isinstance(error, TransportError):
+        return not error._is_final
+    return error.status_code in _TRANSIENT
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateResponse:
@@ -1340,7 +1360,7 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateRes
     try:
         return _decode(answer.body, version, job_id)
     except _DECODING_ERRORS as error:
-        raise _no_state(call, answer, error) from call.safe_cause(error)
+        raise _no_state(call, answer, error) from call.safe_cause(error, answer.text)
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1355,7 +1375,9 @@ def _no_answer(call: _Call, path: str, error: Exception) -> TransportError:
     url = call.server.address.geturl() + path
     way = " through the proxy" if call.server.proxy else ""
     why = call.hide(_network_text(error, call.timeout))
-    return kind(f"no complete answer{way} from {call.shorten(url)}: {why}", url=url)
+    failure = kind(f"no complete answer{way} from {call.shorten(url)}: {why}", url=url)
+    failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
+    return failure
 
 
 def _network_text(error: Exception, seconds: float) -> str:
@@ -1468,7 +1490,6 @@ _LONGEST_PAUSE = 5.0
 _LONGEST_RETRY_AFTER = 300.0
 _NO_LIMIT = float("inf")
 _MOST_FAILURES = 10  # in a row, if there is no limit
-_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 
 
 def get(
@@ -1558,13 +1579,6 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
-
-
-def _is_transient(error: SDKError) -> bool:
-    """Tell whether asking again can help. It does not make a certificate trusted."""
-    if isinstance(error, TransportError):
-        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
-    return error.status_code in _TRANSIENT
 
 
 def _is_news(state: JobState, last: StateResponse | None) -> bool:

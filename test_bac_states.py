@@ -1703,6 +1703,13 @@ def test_a_credential_is_never_told_even_where_the_server_echoes_it(serve, where
         assert SECRET not in everything_told(error)
 
 
+def test_what_an_error_is_raised_from_does_not_hold_a_credential_of_any_spelling(serve):
+    for secret in ('it\'s-"quoted"', "back\\slashed", "amp&ersand<>", "\xe9t\xe9-\xe9t\xe9-2"):
+        error = refused(serve(reply(f"no JSON {secret}")), headers={"X-Key": secret})
+        assert error.__cause__ is None and secret not in error.body
+    assert error_of(DecodeError, bac_states.decode, "no JSON").__cause__ is not None
+
+
 CARRIERS = [f"Authorization: {scheme} " for scheme in ("Basic", "Bearer", "Digest a=b,")]
 CARRIERS += ["authorization: ", "Proxy-AUTH: ", "X-Api-Key: ", "Cookie: session=", "X-Passphrase: "]
 CARRIERS += ["Client-Secret: ", "X-Session-Id: ", "X-Auth-Token: ", "X-Token: a b c d "]
@@ -1887,11 +1894,15 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
         server = serve(jobs=without, requester=[job_is("New", NEWER_JOB), job_is(job_id=NEWER_JOB)])
         assert wait_for(server, NEWER_JOB).state.succeeded
         assert server.asked == ["jobs", "requester", "requester"]
-    others = [GONE, NOT_FOUND, reply("no", 401), reply("bucket not found", 500), reply("no", 503)]
-    for other in (*others, reply("no state"), b"no HTTP"):
+    others = (GONE, NOT_FOUND, reply("no", 401), reply("bucket not found", 500), reply("no state"))
+    for other in others:
         server = serve(other, jobs=without)
         assert ask(server, NEWER_JOB).state == JobState(NEWER_JOB, "InProgress")
         assert server.asked == ["jobs", "requester", "states"]
+    for status in (408, 429, 503):  # another time, the route may tell that a program failed
+        server = serve(reply("no", status), jobs=without)
+        assert refused(server, request=NEWER_JOB).status_code == status
+    assert refused(serve(b"no HTTP", jobs=without), TransportError, request=NEWER_JOB)
     for names in ("Job Executions Items", "Job Executions Executions", "job EXECUTIONS items"):
         job, executions, items = names.split()
         empty = {job: {"ID": NEWER_JOB}, executions: {"NextToken": "", items: []}}
