@@ -425,7 +425,7 @@ def _object_reader(
     def find(name: str) -> _Member | None:
         member = by_name.get(_folded(name))
         # The cache has bounds, for a server can invent names, and long ones.
-        if len(by_spelling) < 500 and sys.getsizeof(name) < 200:
+        if len(by_spelling) < 500 and len(str(name)) < 100:
             by_spelling[name] = member
         return member
 
