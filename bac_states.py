@@ -25,8 +25,8 @@ already. Bad arguments raise ValueError or TypeError; all else that goes wrong i
 From a shell: `python -m bac_states JOB_ID`, and `--help` for the rest. Without `server_url` or
 `--server` the server is the one that Bacalhau's own tools would ask: BACALHAU_API_HOST, _PORT,
 _TLS_USETLS and _TLS_CAFILE name it, BACALHAU_API_KEY or _USERNAME and _PASSWORD are sent to it;
-else it is http://127.0.0.1:1234. The command sends them to the `--server`, too; `get` and `wait`
-never send them to a `server_url`.
+else it is http://127.0.0.1:1234. The command sends the credentials to a `--server`, too; `get` and
+`wait` never send them to a `server_url`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _escape(text: str) -> str:
 
 def _shorten(text: str, limit: int = _MAX_PART) -> str:
     """Escape a text, and cut it to `limit` characters."""
-    escaped = _escape(text[: limit + 1])  # one more than fits tells that it is longer
+    escaped = _escape(text[: limit + 1])  # one character more than fits tells that it is too long
     return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
 
 
@@ -315,7 +315,8 @@ class JobState:
     def _maybe_completed(self) -> list[ExecutionState]:
         """The executions that have completed, or may have.
 
-        Where the release is unknown, Completed stays a number: 7 up to v1.5.1, and 9 since then.
+        Where the release is unknown, Completed stays a number: 7 up to v1.5.1, 9 in later ones.
+        Each means something else in the others, but then an exit code above 0 is no success either.
         """
         return [each for each in self.executions if each.state in ("Completed", "7", "9")]
 
@@ -406,7 +407,7 @@ def _fields(
 
 def _folded(name: str) -> str:
     """Fold a member's name: Go ignores case, and v0.2.x wrote underscores."""
-    return str(name).replace("_", "").lower()  # a caller's dict can have other keys
+    return name.replace("_", "").lower()
 
 
 def _object_reader(
@@ -425,7 +426,7 @@ def _object_reader(
     def find(name: str) -> _Member | None:
         member = by_name.get(_folded(name))
         # The cache has bounds, for a server can invent names, and long ones.
-        if len(by_spelling) < 500 and len(str(name)) < 100:
+        if len(by_spelling) < 500 and len(name) < 100:
             by_spelling[name] = member
         return member
 
@@ -599,7 +600,7 @@ _read_node_shard = _object_reader(
 def _read_node_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Read the shards of a node by their index."""
     for key in shards:
-        if not re.fullmatch("0|[1-9][0-9]{0,8}", str(key)):
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", key):
             raise _Mismatch(f"expected the index of a shard as the key, got {key!r}")
     return {int(key): shard for key, shard in _read_map(_read_node_shard, shards).items()}
 
@@ -832,9 +833,21 @@ def _parse(document: object) -> Any:
     """Parse strictly: UTF-8 only, and without the NaN and Infinity that json would accept."""
     if isinstance(document, (bytes, bytearray)):
         document = document.decode("utf-8")
-    if not isinstance(document, str):
-        return document
-    return json.loads(document.lstrip("\ufeff"), parse_constant=_refuse_constant)
+    elif not isinstance(document, str):
+        try:
+            document = json.dumps(document)  # so that only JSON's own types have to be read
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+    # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
+    parse_int = None if hasattr(sys, "set_int_max_str_digits") else _to_short_int
+    text = document.lstrip("\ufeff")
+    return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
+
+
+def _to_short_int(digits: str) -> int:
+    if len(digits) > 4300:  # the limit of the newer ones
+        raise ValueError("an integer of more than 4300 digits")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:
@@ -1039,7 +1052,7 @@ class _Server:
         if self.context is None:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
         name = (self.address.hostname or "").rstrip(".")
-        # This closes the old socket object. Its timeout bounds the handshake as a whole.
+        # wrap_socket takes the socket over, and its timeout bounds the handshake as a whole.
         secured = self.context.wrap_socket(connection.timed_socket(), server_hostname=name)
         return _Connection(opened.enter_context(secured), deadline, opened)
 
@@ -1266,9 +1279,13 @@ class _Call:
         self.routes.insert(0, route)
 
     def hide(self, text: str) -> str:
-        """Mask every secret in a text."""
+        """Mask every secret in a text, and the beginning of one where the text breaks off."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
+            for length in reversed(range(_SHORTEST_SECRET, len(secret))):
+                if text.endswith(secret[:length]):
+                    text = text[:-length] + "***"
+                    break
         return text
 
     def shorten(self, text: str, limit: int = _MAX_PART) -> str:
@@ -1323,8 +1340,9 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         except _MissingRoute as error:
             missing.append(error)
         except SDKError as error:
-            # If this error passes, the route may tell that a program failed.
-            if incomplete is None or _is_transient(error):
+            # A final refusal leaves the incomplete answer as the best that there is.
+            is_refusal = not isinstance(error, DecodeError) and not _is_transient(error)
+            if incomplete is None or not is_refusal:
                 raise
         else:
             if _lists_executions(response.raw):
@@ -1345,22 +1363,34 @@ def _is_transient(error: SDKError) -> bool:
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateResponse:
     """Ask on one route."""
+    answer = _exchange(call, route, deadline)
+    if answer.status != 200:
+        raise _refusal(call, route, answer)
+    return _decode_answer(call, answer)
+
+
+def _exchange(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
+    """Put the question on a route, and return what the server answers."""
     method, template = route
     job_id = call.request.job_id
     path = template.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
     asked = {"client_id": call.request.client_id, "job_id": job_id}
     data = json.dumps(asked).encode() if method == "POST" else b""
     try:
-        answer = call.server.exchange(method, path, call.headers, data, deadline)
-    except _NETWORK_ERRORS as error:
-        raise _no_answer(call, path, error) from call.safe_cause(error)
-    if answer.status != 200:
-        raise _refusal(call, route, answer)
+        return call.server.exchange(method, path, call.headers, data, deadline)
+    except _NETWORK_ERRORS as caught:
+        error = caught  # ours is raised below: raised here, it would have this as __context__
+    raise _no_answer(call, path, error) from call.safe_cause(error)
+
+
+def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
+    """Decode the body of a 200."""
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
-        return _decode(answer.body, version, job_id)
-    except _DECODING_ERRORS as error:
-        raise _no_state(call, answer, error) from call.safe_cause(error, answer.text)
+        return _decode(answer.body, version, call.request.job_id)
+    except _DECODING_ERRORS as caught:
+        error = caught  # ours is raised below: raised here, it would have this as __context__
+    raise _no_state(call, answer, error) from call.safe_cause(error, answer.text)
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1582,9 +1612,9 @@ def _pauses() -> Iterator[float]:
 
 
 def _is_news(state: JobState, last: StateResponse | None) -> bool:
-    """Tell whether a state is worth a line: a change is, and so is the state at first.
+    """Tell whether a state is worth a line: the first one is, and every change.
 
-    If the job has ended by then, the answer is returned at once and says it better.
+    A job that has ended when it is first asked about is no news: its answer follows at once.
     """
     if last is None:
         return not _has_ended(state)

@@ -14,6 +14,7 @@ Helpers      a loopback server that answers by route, byte for byte what it is t
 
 import ast
 import base64
+import collections
 import concurrent.futures
 import contextlib
 import copy
@@ -425,9 +426,8 @@ def undecoded(document, version=""):
 
 
 def everything_told(error):
-    """All that an error and what it was raised from say to whoever prints or logs them."""
-    shown = error.__cause__ if error.__suppress_context__ else error.__context__
-    errors = [each for each in (error, shown) if each is not None]
+    """All that an error, its cause and its context say to whoever prints or logs them."""
+    errors = [each for each in (error, error.__cause__, error.__context__) if each is not None]
     held = [(repr(each), each.args, vars(each)) for each in errors]
     return "\n".join([*traceback.format_exception(type(error), error, None), *map(str, held)])
 
@@ -615,10 +615,19 @@ def test_the_documented_example_reads_value_by_value(serve):
 def test_decode_takes_bytes_text_or_the_parsed_object():
     document = json.loads(DOCUMENTED)
     encoded = DOCUMENTED.encode()
-    for form in (DOCUMENTED, encoded, bytearray(encoded), document):
+    ordered = json.loads(DOCUMENTED, object_pairs_hook=collections.OrderedDict)
+    for form in (DOCUMENTED, encoded, bytearray(encoded), document, ordered):
         response = bac_states.decode(form, server_version="v0.3.17")
         assert (compact(response.state), response.raw) == (DOCUMENTED_STATE, document)
         assert response.server_version == "v0.3.17"
+
+
+def test_an_object_that_no_json_has_is_a_decode_error_and_never_another_one():
+    circular = {"state": {}}
+    circular["state"]["Nodes"] = circular
+    for odd in (object(), {("a", "b"): 1}, {"state": {"Executions": [object()]}}, {1j}, circular):
+        assert undecoded(odd).path == ""
+    assert decoded({"state": {"JobID": "j", 1: 2, None: 3}, 4: 5}).job_id == "j"
 
 
 def test_options_are_keywords_of_the_promised_names_and_defaults():
@@ -1294,6 +1303,21 @@ def test_numbers_are_taken_whole_marks_accepted_and_lone_surrogates_kept():
     assert decoded(b'{"state":{"JobID":"j","State":"\\ud800"}}').state == "\ud800"
 
 
+def test_an_integer_of_over_4300_digits_is_refused_by_a_python_without_a_limit_too(monkeypatch):
+    def check():
+        assert decoded('{"state":{"JobID":"j","X":' + "1" * 4300 + "}}").job_id == "j"
+        assert "4300" in str(undecoded('{"state":{"JobID":"j","X":' + "1" * 4301 + "}}"))
+
+    check()
+    set_limit = getattr(sys, "set_int_max_str_digits", lambda digits: None)
+    monkeypatch.delattr(sys, "set_int_max_str_digits", raising=False)  # as before 3.7.14
+    set_limit(0)
+    try:
+        check()
+    finally:
+        set_limit(4300)
+
+
 def test_an_array_of_over_50_000_elements_is_a_decode_error():
     assert len(executions_of(listed(*[{}] * 50000))) == 50000
     many = [{}] * 50001
@@ -1748,6 +1772,9 @@ def test_a_cut_or_a_chunk_s_end_never_saves_the_beginning_of_a_credential(serve)
     answers = [head("Transfer-Encoding: chunked", status="500 No") + chunks]
     headers["X-Key"] = long = "".join(map(str, range(400)))
     answers += [reply(long * 20, 403), json_reply({"state": {"Nodes": {long: 5}}})]
+    answers += [reply(long * 70, 403)]  # over 64 KiB, of which 60 fit whole
+    cut = (SECRET[:8], f"Bearer {SECRET[:-1]}", long[:8], long[:500], long[:-1])
+    answers += [head("Content-Length: 9999", status="400 No") + f"x{end}".encode() for end in cut]
     for answer in answers:
         told = everything_told(refused(serve(answer), headers=headers))
         assert SECRET[:5] not in told and long[:8] not in told and "***" in told
@@ -1894,15 +1921,15 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
         server = serve(jobs=without, requester=[job_is("New", NEWER_JOB), job_is(job_id=NEWER_JOB)])
         assert wait_for(server, NEWER_JOB).state.succeeded
         assert server.asked == ["jobs", "requester", "requester"]
-    others = (GONE, NOT_FOUND, reply("no", 401), reply("bucket not found", 500), reply("no state"))
-    for other in others:
+    for other in (GONE, NOT_FOUND, reply("no", 401), reply("bucket not found", 500)):
         server = serve(other, jobs=without)
         assert ask(server, NEWER_JOB).state == JobState(NEWER_JOB, "InProgress")
         assert server.asked == ["jobs", "requester", "states"]
     for status in (408, 429, 503):  # another time, the route may tell that a program failed
         server = serve(reply("no", status), jobs=without)
         assert refused(server, request=NEWER_JOB).status_code == status
-    assert refused(serve(b"no HTTP", jobs=without), TransportError, request=NEWER_JOB)
+    for odd, kind in ((b"no HTTP", TransportError), (reply("no state"), DecodeError)):
+        assert refused(serve(odd, jobs=without), kind, request=NEWER_JOB)
     for names in ("Job Executions Items", "Job Executions Executions", "job EXECUTIONS items"):
         job, executions, items = names.split()
         empty = {job: {"ID": NEWER_JOB}, executions: {"NextToken": "", items: []}}
