@@ -1891,8 +1891,6 @@ def _fetch(options: Any) -> StateResponse:
     if options.demo:
         with _demo_server() as url:
             return _ask_or_wait(options, url, {}, None)
-    if options.server is None:
-        return _ask_or_wait(options, None, {}, None)
     # Unlike a server that is named in code, one that is named here gets the environment's
     # credentials: both come from the same person.
     credentials = _environment_credentials()

@@ -1626,6 +1626,7 @@ def test_a_404_is_a_missing_job_where_the_job_store_says_so_and_a_missing_route_
         refused(serve(requester=reply(body, status), jobs=job_is()), JobNotFound)
     for body, status in ((other, 404), ("job not found: JobStore", 404), ("", 404), (store, 410)):
         assert ask(serve(requester=reply(body, status), jobs=job_is())).state.succeeded
+    assert refused(serve(requester=reply(store, 405), jobs=job_is())).status_code == 405
 
 
 NUMBERS_OF_SECONDS = {"0": 0, "1": 1, "120": 120, " 7 ": 7, "007": 7}
@@ -3244,6 +3245,13 @@ def test_main_leaves_a_host_s_broken_pipe_as_it_is_and_takes_none(capsys, monkey
     monkeypatch.setattr(sys, "stdout", None)
     assert bac_states.main(["--demo", "--output"]) == 1
     assert "standard output" in said(Ran(1, *capsys.readouterr()))
+
+
+@pytest.mark.parametrize("state", ["Error", "InProgress"])
+def test_an_answer_that_cannot_be_printed_outweighs_what_the_job_did(serve, monkeypatch, state):
+    monkeypatch.setattr(sys, "stdout", None)
+    options = ["--server", serve(job_is(state)).url, "--wait-timeout", "0.01"]
+    assert bac_states.main([JOB, *options]) == 1
 
 
 @on_posix
