@@ -316,7 +316,6 @@ class JobState:
         """The executions that have completed, or may have.
 
         Where the release is unknown, Completed stays a number: 7 up to v1.5.1, 9 in later ones.
-        Each means something else in the others, but then an exit code above 0 is no success either.
         """
         return [each for each in self.executions if each.state in ("Completed", "7", "9")]
 
@@ -1340,10 +1339,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         except _MissingRoute as error:
             missing.append(error)
         except SDKError as error:
-            # A final refusal leaves the incomplete answer as the best that there is.
-            is_refusal = not isinstance(error, DecodeError) and not _is_transient(error)
-            if incomplete is None or not is_refusal:
-                raise
+            if incomplete is None or isinstance(error, DecodeError) or _is_transient(error):
+                raise  # else it refuses for good, and the incomplete answer is better than that
         else:
             if _lists_executions(response.raw):
                 call.prefer(route)
@@ -1569,8 +1566,8 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
     """Ask until the job has ended. Whatever is new is told to `say`, a line at a time."""
     end = time.monotonic() + limit
     pauses = _pauses()
-    last: StateResponse | None = None
-    failure: SDKError | None = None  # why the last question has no answer
+    last_answer: StateResponse | None = None
+    last_error: SDKError | None = None  # of the last question, if it has no answer
     failures = 0  # in a row
     while time.monotonic() < end:
         try:
@@ -1584,23 +1581,23 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
                 raise
             if failures == 1:
                 say(f"no answer for now: {error}")
-            failure = error
+            last_error = error
         else:
             if failures:
                 say("the server answers again")
-            if _is_news(response.state, last):
+            if _is_news(response.state, last_answer):
                 job_id = call.shorten(call.request.job_id, 99)
                 say(f"{job_id}: {response.state.state or 'no state yet'}")
             if _has_ended(response.state):
                 return response
-            last = response
-            failure = None
+            last_answer = response
+            last_error = None
             failures = 0
         pause = next(pauses)
-        if failure:
-            pause = max(pause, min(failure.retry_after or 0, _LONGEST_RETRY_AFTER))
+        if last_error:
+            pause = max(pause, min(last_error.retry_after or 0, _LONGEST_RETRY_AFTER))
         time.sleep(max(0, min(pause, end - time.monotonic())))
-    raise _wait_timeout(call, limit, last, failure) from failure
+    raise _wait_timeout(call, limit, last_answer, last_error) from last_error
 
 
 def _pauses() -> Iterator[float]:
