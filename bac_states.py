@@ -387,7 +387,7 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
 class _Member:
     """How to read a member of an object: its JSON types, and the reader of its value, if any."""
 
-    field: str  # of our model, or the key in a dict
+    field: str  # of the model or, for a reader without one, the key in its dict
     types: tuple[type, ...]
     convert: _Reader | None
 
@@ -1161,9 +1161,11 @@ def _parse_proxy(url: str) -> tuple[_Address | None, dict[str, str]]:
 def _find_proxy(server: _Address) -> tuple[_Address | None, dict[str, str]]:
     """Find the proxy for a server, as urllib does, and the headers that it expects."""
     is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", server.hostname or "")
+    if is_loopback:  # Bacalhau's tools ask it directly, too
+        return None, {}
     proxy_url = getproxies().get(server.scheme)
-    if not proxy_url or is_loopback or proxy_bypass(server.netloc):
-        return None, {}  # Bacalhau's tools ask loopback directly, too
+    if not proxy_url or proxy_bypass(server.netloc):
+        return None, {}
     proxy, headers = _parse_proxy(proxy_url)
     if proxy is None or proxy.scheme != "http":  # one that speaks TLS is not supported
         url = server.geturl()
@@ -1294,10 +1296,13 @@ class _Call:
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
         """Return an error to raise ours from, or None if it quotes a secret.
 
-        JSONDecodeError and UnicodeDecodeError hold the whole document that they are about.
+        What led to it counts, too. JSONDecodeError and UnicodeDecodeError hold the whole document
+        that they are about.
         """
-        held = f"{error} {document}"
-        return error if self.hide(held) == held else None
+        import traceback
+
+        told = "".join(traceback.format_exception(type(error), error, None)) + document
+        return error if self.hide(told) == told else None
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:
@@ -1311,8 +1316,10 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
         if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
             whole = value.strip()
             token = whole.split(" ")[-1]
-            secrets += [each for each in (whole, token) if len(each) >= _SHORTEST_SECRET]
-    return secrets + [_in_json(secret) for secret in secrets]
+            for secret in (whole, token):
+                if len(secret) >= _SHORTEST_SECRET:
+                    secrets += [secret, _in_json(secret)]
+    return secrets
 
 
 def _in_json(text: str) -> str:

@@ -1717,6 +1717,7 @@ ECHOES = {
     "no JSON, at the end": lambda said: reply("x" * 70000 + said),
     "no UTF-8": lambda said: reply(said.encode() + b"\xff"),
     "no HTTP": str.encode,
+    "a chunk's size": lambda said: head("Transfer-Encoding: chunked") + f"{said}\r\n".encode(),
 }
 
 
