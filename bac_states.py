@@ -1152,10 +1152,11 @@ def _parse_proxy(url: str) -> tuple[_Address | None, dict[str, str]]:
     scheme, _, rest = url.partition("://")
     user_info, _, host_and_port = rest.rpartition("@")
     proxy = _parse_url(f"{scheme}://{host_and_port}")
-    user, _, password = map(urllib.parse.unquote, user_info.partition(":"))
+    user, _, password = user_info.partition(":")
     if not user or not password:  # like urllib, send nothing if one is missing
         return proxy, {}
-    return proxy, {"Proxy-Authorization": _basic(user, password)}
+    authorization = _basic(urllib.parse.unquote(user), urllib.parse.unquote(password))
+    return proxy, {"Proxy-Authorization": authorization}
 
 
 def _find_proxy(server: _Address) -> tuple[_Address | None, dict[str, str]]:
@@ -1726,7 +1727,8 @@ def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     if not any(execution.shard_index for execution in executions):
         for row in rows:
             del row["SHARD"]
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    headings = list(rows[0])
+    table = [headings, *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = []
     for line in table:
