@@ -70,7 +70,7 @@ __version__ = "1.1.0"
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
-_MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: more than `body` keeps, as masks shorten it
+_MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: `body` keeps the start, once it is masked
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
 _MAX_REASON = 2000  # characters of the reason why a job failed
@@ -332,7 +332,7 @@ class JobState:
 class StateResponse:
     """An answer. `server_version` is what the server calls itself (v1.2.1 and later), or "".
 
-    `raw` is the parsed JSON document, unchanged.
+    `raw` is the document as it came, parsed if it was text or bytes.
     """
 
     state: JobState = JobState()
@@ -825,7 +825,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     fits_name = job.get("Name") == asked
     if state.job_id and not (fits_id or fits_name):  # up to v0.3.19 an answer has no job's id
         raise _Mismatch(f"it is about the job {state.job_id}")
-    return StateResponse(state, server_version, parsed)
+    raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
+    return StateResponse(state, server_version, raw)
 
 
 def _parse(document: object) -> Any:
@@ -1464,7 +1465,7 @@ def _refusal_kind(route: tuple[str, str], answer: _Answer) -> type[SDKError]:
     if status == 410:  # v1.4.0 to v1.6.5
         return _MissingRoute
     if status in (403, 500) and route == _REQUESTER and "capability" in text:
-        return _MissingRoute  # v1.7.0 and later, where it asks for credentials
+        return _MissingRoute  # v1.7.0 and later, of a server with users
     return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
 
 
@@ -1586,11 +1587,11 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             gives_up = limit == _NO_LIMIT and failures > _MOST_FAILURES
             if gives_up or not _is_transient(error):
                 raise
-            if failures == 1:
+            if last_error is None:
                 say(f"no answer for now: {error}")
             last_error = error
         else:
-            if failures:
+            if last_error:
                 say("the server answers again")
             if _is_news(response.state, last_answer):
                 job_id = call.shorten(call.request.job_id, 99)

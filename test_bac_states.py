@@ -620,6 +620,8 @@ def test_decode_takes_bytes_text_or_the_parsed_object():
         response = bac_states.decode(form, server_version="v0.3.17")
         assert (compact(response.state), response.raw) == (DOCUMENTED_STATE, document)
         assert response.server_version == "v0.3.17"
+    odd = {"state": {"JobID": "j", 1: (2, 3)}}
+    assert bac_states.decode(odd).raw is odd
 
 
 def test_an_object_that_no_json_has_is_a_decode_error_and_never_another_one():
