@@ -89,8 +89,10 @@ def _escape(text: str) -> str:
 
 def _shorten(text: str, limit: int = _MAX_PART) -> str:
     """Escape a text, and cut it to `limit` characters."""
-    escaped = _escape(text[: limit + 1])  # one character more than fits tells that it is too long
-    return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
+    escaped = _escape(text[:limit])
+    if len(text) > limit or len(escaped) > limit:
+        return escaped[: limit - 3] + "..."
+    return escaped
 
 
 def _one_line(text: str, limit: int = _MAX_PART) -> str:
@@ -108,6 +110,8 @@ class SDKError(Exception):
     came. `body` is the start of the answer's body, at most 8 KiB of text. `url` is where it was
     asked. `retry_after` is in whole seconds, or None if the server does not say.
     """
+
+    _is_transient = False  # whether asking again can help
 
     def __init__(
         self,
@@ -140,8 +144,6 @@ class JobNotFound(InternalServerError):
 
 class TransportError(SDKError, OSError):  # OSError allows a subclass its own __init__
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
-
-    _is_final = False  # True if a certificate is not trusted: asking again does not change that
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -943,13 +945,9 @@ class _Connection(io.RawIOBase):
         return response
 
 
-def _read_into(body: bytearray, response: http.client.HTTPResponse, limit: int) -> None:
-    """Append what arrives to `body`, until it ends or is longer than the limit."""
-    while len(body) <= limit:
-        piece = response.read1(65536)  # b"" at the declared length, and after the last chunk
-        if not piece:
-            break
-        body += piece
+def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield a body as it arrives: up to its declared length, its last chunk, or the end of all."""
+    return iter(lambda: response.read1(65536), b"")
 
 
 def _declared_length(headers: http.client.HTTPMessage) -> int | None:
@@ -973,9 +971,10 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
     if length is not None and length > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     body = bytearray()
-    _read_into(body, response, _MAX_ANSWER)  # raises IncompleteRead if the last chunk is missing
-    if len(body) > _MAX_ANSWER:
-        raise OSError(_TOO_LARGE)
+    for piece in _pieces(response):  # raises IncompleteRead if the last chunk is missing
+        body += piece
+        if len(body) > _MAX_ANSWER:
+            raise OSError(_TOO_LARGE)
     if length is not None and len(body) < length:
         raise OSError(_CUT_SHORT)
     if not body and length is None and coding != "chunked":  # the headers were cut short
@@ -992,7 +991,10 @@ def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -
     with contextlib.suppress(*_NETWORK_ERRORS):
         half = _seconds_left(connection.deadline) / 2
         connection.deadline = time.monotonic() + half
-        _read_into(body, response, _MAX_REFUSAL)
+        for piece in _pieces(response):
+            body += piece
+            if len(body) > _MAX_REFUSAL:
+                break
     return body
 
 
@@ -1347,7 +1349,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         except _MissingRoute as error:
             missing.append(error)
         except SDKError as error:
-            if incomplete is None or isinstance(error, DecodeError) or _is_transient(error):
+            if incomplete is None or isinstance(error, DecodeError) or error._is_transient:
                 raise  # else it refuses for good, and the incomplete answer is better than that
         else:
             if _lists_executions(response.raw):
@@ -1357,13 +1359,6 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     if incomplete is not None:
         return incomplete
     raise _no_route(call, missing) from missing[-1]  # here every route is missing
-
-
-def _is_transient(error: SDKError) -> bool:
-    """Tell whether asking again can help."""
-    if isinstance(error, TransportError):
-        return not error._is_final
-    return error.status_code in _TRANSIENT
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateResponse:
@@ -1411,7 +1406,7 @@ def _no_answer(call: _Call, path: str, error: Exception) -> TransportError:
     way = " through the proxy" if call.server.proxy else ""
     why = call.hide(_network_text(error, call.timeout))
     failure = kind(f"no complete answer{way} from {call.shorten(url)}: {why}", url=url)
-    failure._is_final = isinstance(error, ssl.SSLCertVerificationError)
+    failure._is_transient = not isinstance(error, ssl.SSLCertVerificationError)
     return failure
 
 
@@ -1474,13 +1469,15 @@ def _refusal(call: _Call, route: tuple[str, str], answer: _Answer) -> SDKError:
     kind = _refusal_kind(route, answer)
     said = call.hide(_refusal_text(answer))
     seconds = answer.headers.get("Retry-After", "").strip()
-    return kind(
+    refusal = kind(
         f"HTTP {answer.status} from {call.shorten(answer.url)}: {said}",
         status_code=answer.status,
         body=call.hide(answer.text)[:_MAX_BODY],
         url=answer.url,
         retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
     )
+    refusal._is_transient = answer.status in _TRANSIENT
+    return refusal
 
 
 _read_details = _object_reader(None, _fields(str, "reason"))
@@ -1585,7 +1582,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
                 break  # the limit cut this question short, so the server is not to blame
             failures += 1
             gives_up = limit == _NO_LIMIT and failures > _MOST_FAILURES
-            if gives_up or not _is_transient(error):
+            if gives_up or not error._is_transient:
                 raise
             if last_error is None:
                 say(f"no answer for now: {error}")
