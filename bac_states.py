@@ -1014,12 +1014,19 @@ class _Answer:
 
 
 @dataclasses.dataclass
+class _Proxy:
+    """A proxy, and the headers that tell it who its user is."""
+
+    address: _Address
+    headers: Mapping[str, str]
+
+
+@dataclasses.dataclass
 class _Server:
     """A server, and the proxy to ask it through, if any."""
 
     address: _Address
-    proxy: _Address | None
-    proxy_headers: Mapping[str, str]  # they tell the proxy who its user is
+    proxy: _Proxy | None
     context: ssl.SSLContext | None  # if it is None, it is made when it is first needed
 
     def exchange(
@@ -1030,7 +1037,7 @@ class _Server:
         target = self.address.path + path
         if self.proxy and self.address.scheme == "http":
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
-            headers = {**headers, **self.proxy_headers}
+            headers = {**headers, **self.proxy.headers}
         with contextlib.ExitStack() as opened:
             connection = self._connect(deadline, opened)
             response = connection.request(method, target, headers, body)
@@ -1041,22 +1048,26 @@ class _Server:
         return _Answer(url, response.status, response.reason, response.headers, content)
 
     def _connect(self, deadline: float, opened: contextlib.ExitStack) -> _Connection:
-        """Connect to the server or its proxy, which for https opens a tunnel to the server."""
-        sock = _dial(self.proxy or self.address, deadline, opened)
-        connection = _Connection(sock, deadline, opened)
+        """Connect to the server, for https by TLS and, if there is a proxy, through a tunnel."""
+        peer = self.proxy.address if self.proxy else self.address
+        connection = _Connection(_dial(peer, deadline, opened), deadline, opened)
         if self.address.scheme == "http":
             return connection
         if self.proxy:
-            host = self.address.netloc + ("" if self.address.port else ":443")
-            response = connection.request("CONNECT", host, {"Host": host, **self.proxy_headers})
-            if response.status != 200:
-                raise OSError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
+            self._open_tunnel(connection, self.proxy)
         if self.context is None:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
         name = (self.address.hostname or "").rstrip(".")
         # wrap_socket takes the socket over, and its timeout bounds the handshake as a whole.
         secured = self.context.wrap_socket(connection.timed_socket(), server_hostname=name)
         return _Connection(opened.enter_context(secured), deadline, opened)
+
+    def _open_tunnel(self, connection: _Connection, proxy: _Proxy) -> None:
+        """Have the proxy pass on what follows to the server (RFC 9110, 9.3.6)."""
+        target = self.address.netloc if self.address.port else f"{self.address.netloc}:443"
+        response = connection.request("CONNECT", target, {"Host": target, **proxy.headers})
+        if response.status != 200:
+            raise OSError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
 
 
 # ------------------------------------------------------------------------ arguments, environment
@@ -1145,8 +1156,8 @@ def _basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(pair).decode()
 
 
-def _parse_proxy(url: str) -> tuple[_Address | None, dict[str, str]]:
-    """Parse a proxy's URL: its address, None if that is not one, and the headers that it expects.
+def _parse_proxy(url: str) -> _Proxy | None:
+    """Parse a proxy's URL. Return None if it is not one, or if it is https.
 
     All but the host may be missing in http://user:password@host:port. A password may hold an @.
     """
@@ -1154,28 +1165,30 @@ def _parse_proxy(url: str) -> tuple[_Address | None, dict[str, str]]:
         url = f"http://{url}"
     scheme, _, rest = url.partition("://")
     user_info, _, host_and_port = rest.rpartition("@")
-    proxy = _parse_url(f"{scheme}://{host_and_port}")
+    address = _parse_url(f"{scheme}://{host_and_port}")
+    if address is None or address.scheme != "http":
+        return None
     user, _, password = user_info.partition(":")
     if not user or not password:  # like urllib, send nothing if one is missing
-        return proxy, {}
+        return _Proxy(address, {})
     authorization = _basic(urllib.parse.unquote(user), urllib.parse.unquote(password))
-    return proxy, {"Proxy-Authorization": authorization}
+    return _Proxy(address, {"Proxy-Authorization": authorization})
 
 
-def _find_proxy(server: _Address) -> tuple[_Address | None, dict[str, str]]:
-    """Find the proxy for a server, as urllib does, and the headers that it expects."""
+def _find_proxy(server: _Address) -> _Proxy | None:
+    """Find the proxy for a server, if there is one, as urllib does."""
     is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", server.hostname or "")
     if is_loopback:  # Bacalhau's tools ask it directly, too
-        return None, {}
+        return None
     proxy_url = getproxies().get(server.scheme)
     if not proxy_url or proxy_bypass(server.netloc):
-        return None, {}
-    proxy, headers = _parse_proxy(proxy_url)
-    if proxy is None or proxy.scheme != "http":  # one that speaks TLS is not supported
+        return None
+    proxy = _parse_proxy(proxy_url)
+    if proxy is None:
         url = server.geturl()
         problem = "the environment names a proxy for it that is not http://host:port"
         raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url)
-    return proxy, headers
+    return proxy
 
 
 def _variable(name: str) -> str:
@@ -1244,8 +1257,56 @@ _SHORTEST_SECRET = 8  # characters
 _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 
 
+class _Secrets:
+    """The credentials that are sent. A server may quote them, but no error of ours tells them.
+
+    For "Bearer abc" they are the whole and its token "abc", each also as JSON has it. Short ones
+    are left out: masking them would garble innocent text. The password in a Basic authorization
+    and the parts of a cookie are not looked for.
+    """
+
+    def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
+        secrets: list[str] = []
+        for name, value in headers:
+            if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
+                secrets += [value.strip(), value.strip().split(" ")[-1]]
+        secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+        secrets = [*secrets, *map(_in_json, secrets)]
+        self._longest_first = sorted(secrets, key=len, reverse=True)  # one may contain another
+
+    def hide(self, text: str) -> str:
+        """Mask every secret in a text, and the beginning of one where the text breaks off."""
+        for secret in self._longest_first:
+            text = text.replace(secret, "***")
+            start = text.rfind(secret[:_SHORTEST_SECRET])
+            if start >= 0 and secret.startswith(text[start:]):
+                text = text[:start] + "***"
+        return text
+
+    def shorten(self, text: str, limit: int = _MAX_PART) -> str:
+        """Mask every secret in a text, escape it, and cut it to `limit` characters."""
+        return _shorten(self.hide(text), limit)
+
+    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
+        """Return an error to raise ours from, or None if it quotes a secret.
+
+        What led to it counts, too. JSONDecodeError and UnicodeDecodeError hold the whole document
+        that they are about.
+        """
+        import traceback
+
+        told = "".join(traceback.format_exception(type(error), error, None)) + document
+        return error if self.hide(told) == told else None
+
+
+def _in_json(text: str) -> str:
+    """Write a text as a Go server's JSON has it, which escapes &, < and > as well."""
+    escaped = json.dumps(text, ensure_ascii=False)[1:-1]
+    return re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
+
+
 class _Call:
-    """All that a caller can choose, checked, and the secrets to keep out of errors."""
+    """All that a caller can choose, checked."""
 
     def __init__(
         self,
@@ -1269,10 +1330,10 @@ class _Call:
             credentials = {}  # the environment's never go to a server named in code
         # The later ones win: a caller may replace Host and the credentials, but none of ours.
         self.headers = {"Host": address.netloc, **credentials, **usable_headers, **_OUR_HEADERS}
-        proxy, proxy_headers = _find_proxy(address)
-        self.server = _Server(address, proxy, proxy_headers, ssl_context)
-        secrets = _secrets(self.headers) + _secrets(proxy_headers)
-        self.secrets = sorted(secrets, key=len, reverse=True)  # one may contain another
+        proxy = _find_proxy(address)
+        self.server = _Server(address, proxy, ssl_context)
+        proxy_headers = proxy.headers if proxy else {}
+        self.secrets = _Secrets([*self.headers.items(), *proxy_headers.items()])
         self.routes = [_REQUESTER, _NEWER_API, _OLDEST]  # in the order in which to ask them
         if self.request.job_id.startswith("j-"):  # an id of the newer API
             self.prefer(_NEWER_API)
@@ -1281,54 +1342,6 @@ class _Call:
         """Ask this route first from now on."""
         self.routes.remove(route)
         self.routes.insert(0, route)
-
-    def hide(self, text: str) -> str:
-        """Mask every secret in a text, and the beginning of one where the text breaks off."""
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-            for length in reversed(range(_SHORTEST_SECRET, len(secret))):
-                if text.endswith(secret[:length]):
-                    text = text[:-length] + "***"
-                    break
-        return text
-
-    def shorten(self, text: str, limit: int = _MAX_PART) -> str:
-        """Mask every secret in a text, escape it, and cut it to `limit` characters."""
-        return _shorten(self.hide(text), limit)
-
-    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error to raise ours from, or None if it quotes a secret.
-
-        What led to it counts, too. JSONDecodeError and UnicodeDecodeError hold the whole document
-        that they are about.
-        """
-        import traceback
-
-        told = "".join(traceback.format_exception(type(error), error, None)) + document
-        return error if self.hide(told) == told else None
-
-
-def _secrets(headers: Mapping[str, str]) -> list[str]:
-    """Return the credentials in headers: "Bearer abc", its token "abc", and both as JSON has them.
-
-    Short ones are left out: masking them would garble innocent text. The password in a Basic
-    authorization and the parts of a cookie are not looked for.
-    """
-    secrets: list[str] = []
-    for name, value in headers.items():
-        if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
-            whole = value.strip()
-            token = whole.split(" ")[-1]
-            for secret in (whole, token):
-                if len(secret) >= _SHORTEST_SECRET:
-                    secrets += [secret, _in_json(secret)]
-    return secrets
-
-
-def _in_json(text: str) -> str:
-    """Write a text as a Go server's JSON has it, which escapes &, < and > as well."""
-    escaped = json.dumps(text, ensure_ascii=False)[1:-1]
-    return re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
 
 
 class _MissingRoute(SDKError):
@@ -1380,7 +1393,7 @@ def _exchange(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
         return call.server.exchange(method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
         error = caught  # ours is raised below: raised here, it would have this as __context__
-    raise _no_answer(call, path, error) from call.safe_cause(error)
+    raise _no_answer(call, path, error) from call.secrets.safe_cause(error)
 
 
 def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
@@ -1390,7 +1403,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as caught:
         error = caught  # ours is raised below: raised here, it would have this as __context__
-    raise _no_state(call, answer, error) from call.safe_cause(error, answer.text)
+    raise _no_state(call, answer, error) from call.secrets.safe_cause(error, answer.text)
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1404,8 +1417,8 @@ def _no_answer(call: _Call, path: str, error: Exception) -> TransportError:
     kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
     url = call.server.address.geturl() + path
     way = " through the proxy" if call.server.proxy else ""
-    why = call.hide(_network_text(error, call.timeout))
-    failure = kind(f"no complete answer{way} from {call.shorten(url)}: {why}", url=url)
+    why = call.secrets.hide(_network_text(error, call.timeout))
+    failure = kind(f"no complete answer{way} from {call.secrets.shorten(url)}: {why}", url=url)
     failure._is_transient = not isinstance(error, ssl.SSLCertVerificationError)
     return failure
 
@@ -1429,12 +1442,12 @@ def _network_text(error: Exception, seconds: float) -> str:
 
 def _no_state(call: _Call, answer: _Answer, error: Exception) -> DecodeError:
     """Make the error for a 200 that is not the state of the job asked for."""
-    why = call.hide(str(error))
+    why = call.secrets.hide(str(error))
     return DecodeError(
-        f"the answer from {call.shorten(answer.url)} is not a job's state: {why}",
-        path=call.hide(getattr(error, "path", "")),
+        f"the answer from {call.secrets.shorten(answer.url)} is not a job's state: {why}",
+        path=call.secrets.hide(getattr(error, "path", "")),
         status_code=200,
-        body=call.hide(answer.text)[:_MAX_BODY],
+        body=call.secrets.hide(answer.text)[:_MAX_BODY],
         url=answer.url,
     )
 
@@ -1467,12 +1480,12 @@ def _refusal_kind(route: tuple[str, str], answer: _Answer) -> type[SDKError]:
 def _refusal(call: _Call, route: tuple[str, str], answer: _Answer) -> SDKError:
     """Make the error for a status other than 200."""
     kind = _refusal_kind(route, answer)
-    said = call.hide(_refusal_text(answer))
+    said = call.secrets.hide(_refusal_text(answer))
     seconds = answer.headers.get("Retry-After", "").strip()
     refusal = kind(
-        f"HTTP {answer.status} from {call.shorten(answer.url)}: {said}",
+        f"HTTP {answer.status} from {call.secrets.shorten(answer.url)}: {said}",
         status_code=answer.status,
-        body=call.hide(answer.text)[:_MAX_BODY],
+        body=call.secrets.hide(answer.text)[:_MAX_BODY],
         url=answer.url,
         retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
     )
@@ -1508,7 +1521,7 @@ def _refusal_text(answer: _Answer) -> str:
 
 def _no_route(call: _Call, missing: list[_MissingRoute]) -> SDKError:
     """Make the error that names every route and its status."""
-    told = [f"{error.status_code} from {call.shorten(error.url, 99)}" for error in missing]
+    told = [f"{error.status_code} from {call.secrets.shorten(error.url, 99)}" for error in missing]
     message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
     last = missing[-1]
     return SDKError(message, status_code=last.status_code, body=last.body, url=last.url)
@@ -1591,7 +1604,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if last_error:
                 say("the server answers again")
             if _is_news(response.state, last_answer):
-                job_id = call.shorten(call.request.job_id, 99)
+                job_id = call.secrets.shorten(call.request.job_id, 99)
                 say(f"{job_id}: {response.state.state or 'no state yet'}")
             if _has_ended(response.state):
                 return response
@@ -1635,9 +1648,9 @@ def _wait_timeout(
         why = f"it is {last.state.state or 'in no state yet'}"
         if last.state.status:
             why += f": {last.state.status}"
-    job_id = call.shorten(call.request.job_id, 99)
+    job_id = call.secrets.shorten(call.request.job_id, 99)
     words = f"the job {job_id} has not ended within {limit:g} s: {why}"
-    return WaitTimeout(_one_line(call.hide(words), _MAX_MESSAGE), response=last)
+    return WaitTimeout(_one_line(call.secrets.hide(words), _MAX_MESSAGE), response=last)
 
 
 def _runs_on(state: JobState) -> bool:
