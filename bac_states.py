@@ -10,10 +10,10 @@
         print(execution.node_id, execution.state, execution.run_output)
 
 `get` asks once, `wait` asks until the job has ended, `decode` reads an answer that you have
-already. Bad arguments raise ValueError or TypeError; all else that goes wrong is one of these:
+already. Bad arguments raise ValueError or TypeError; all else that goes wrong is one of these, with
+.message, .status_code, .body, .url and .retry_after:
 
-    SDKError(Exception)                    any other status; .message .status_code .body .url
-     |                                     .retry_after
+    SDKError(Exception)                    any other status
      +- BadRequest                         400
      +- InternalServerError                500
      |   +- JobNotFound                    the server does not know the job
@@ -142,7 +142,7 @@ class JobNotFound(InternalServerError):
     """The server does not know the job. Up to v1.4.0 this is a 500, hence the base; then a 404."""
 
 
-class TransportError(SDKError, OSError):  # OSError allows a subclass its own __init__
+class TransportError(SDKError, OSError):  # the keywords are for SDKError; OSError ignores them
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
 
@@ -304,6 +304,14 @@ class JobState:
         return self.state in _ENDED_JOB
 
     @property
+    def _maybe_completed(self) -> list[ExecutionState]:
+        """The executions that have completed, or may have.
+
+        Where the release is unknown, 7 is Completed or Publishing, 9 is Completed or Cancelled.
+        """
+        return [each for each in self.executions if each.state in ("Completed", "7", "9")]
+
+    @property
     def succeeded(self) -> bool:
         """Whether the job is Completed, and no program in a completed execution failed.
 
@@ -312,14 +320,6 @@ class JobState:
         """
         has_failed = any(execution._program_failed for execution in self._maybe_completed)
         return self.state == "Completed" and not has_failed
-
-    @property
-    def _maybe_completed(self) -> list[ExecutionState]:
-        """The executions that have completed, or may have.
-
-        Where the release is unknown, Completed stays a number: 7 up to v1.5.1, 9 in later ones.
-        """
-        return [each for each in self.executions if each.state in ("Completed", "7", "9")]
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -389,7 +389,7 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
 class _Member:
     """How to read a member of an object: its JSON types, and the reader of its value, if any."""
 
-    field: str  # of the model or, for a reader without one, the key in its dict
+    field: str  # of the model; if the reader makes a dict, the key in it
     types: tuple[type, ...]
     convert: _Reader | None
 
@@ -495,8 +495,8 @@ def _to_utc(nanoseconds: int) -> str:
         moment = _EPOCH + seconds * _SECOND
     except OverflowError:
         raise _Mismatch("a time after the year 9999") from None
-    digits = f"{moment.isoformat()}.{fraction:09}"
-    return digits.rstrip("0").rstrip(".") + "Z"  # 12:00:05.500000000 becomes 12:00:05.5Z
+    digits = f".{fraction:09}".rstrip("0").rstrip(".")
+    return f"{moment.isoformat()}{digits}Z"
 
 
 def _to_status(text: str) -> str:
@@ -570,7 +570,8 @@ def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
     _check_size(shards)
     executions: list[ExecutionState] = []
     for key, shard in shards.items():
-        executions += _read_at(key, _read_shard, shard).get("executions", ())
+        found = _read_at(key, _read_shard, shard)
+        executions += found.get("executions", ())
         _check_size(executions)
     return tuple(executions)
 
@@ -583,10 +584,10 @@ _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Com
 def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
     """Return the words for the numbers in an answer's shards.
 
-    Nearly every job has a shard 0. Servers up to v0.2.5 write its index, later ones leave 0 out.
+    Nearly every job has a shard 0. Only servers up to v0.2.5 write this index out.
     """
-    is_before_v0_2_6 = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_WORDS_TO_V0_2_5 if is_before_v0_2_6 else _SHARD_WORDS
+    writes_index_0 = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
@@ -602,7 +603,7 @@ def _read_node_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Read the shards of a node by their index."""
     for key in shards:
         if not re.fullmatch("0|[1-9][0-9]{0,8}", key):
-            raise _Mismatch(f"expected the index of a shard as the key, got {key!r}")
+            raise _Mismatch(f"expected the index of a shard as the key, got '{key}'")
     return {int(key): shard for key, shard in _read_map(_read_node_shard, shards).items()}
 
 
@@ -638,7 +639,7 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     """Derive a job's state from its shards: servers that list nodes do not send it.
 
     Cancelled is the end of a node's bid, not of the job. A node whose bid lost may also stay
-    Bidding for ever.
+    Bidding for ever, so Bidding counts only where nothing else is left.
     """
     states = {shard.state for shard in shards}
     if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
@@ -749,7 +750,8 @@ def _execution_words(server_version: str) -> Mapping[int, str]:
     major, minor, patch, suffix = version.groups()
     release = (int(major), int(minor), int(patch))
     has_no_version = release == (0, 0, 0)  # a development build: v0.0.0-xxxxxxx
-    is_in_between = release == (1, 5, 1) and suffix is not None  # v1.5.1-36-g0a1b2c3
+    # v1.5.1-36-g0a1b2c3 is on the way from v1.5.1 to v1.5.2, so it may have either numbering.
+    is_in_between = release == (1, 5, 1) and suffix is not None
     if has_no_version or is_in_between:
         return _UNAMBIGUOUS_WORDS
     return _WORDS if release >= (1, 5, 2) else _WORDS_TO_V1_5_1
@@ -809,10 +811,7 @@ _read_answer = _object_reader(
 
 
 def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
-    """Decode an answer about the job `asked` for: its id, how that begins, or its name.
-
-    Without one, it may be about any job.
-    """
+    """Decode an answer, which has to be about the job `asked` for, if one is given."""
     parsed = _parse(document)
     answer = _read_answer(parsed)
     job = answer.get("Job", {})
@@ -823,12 +822,17 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state = _from_newer_job(job, executions, _execution_words(server_version))
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
-    fits_id = state.job_id.startswith(asked)  # "" begins every id
-    fits_name = job.get("Name") == asked
-    if state.job_id and not (fits_id or fits_name):  # up to v0.3.19 an answer has no job's id
+    if not _is_about(asked, state.job_id, job.get("Name", "")):
         raise _Mismatch(f"it is about the job {state.job_id}")
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
     return StateResponse(state, server_version, raw)
+
+
+def _is_about(asked: str, job_id: str, name: str) -> bool:
+    """Tell whether a job is the one asked for: by its id, by how that begins, or by its name."""
+    if not asked or not job_id:  # any job will do, or the answer has no id (up to v0.3.19)
+        return True
+    return job_id.startswith(asked) or name == asked
 
 
 def _parse(document: object) -> Any:
@@ -939,8 +943,8 @@ class _Connection(io.RawIOBase):
         if body:
             lines.append(f"Content-Length: {len(body)}")
         self.timed_socket().sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        stream: Any = self  # type checkers expect a socket, but only makefile() is called
-        response = self._opened.enter_context(http.client.HTTPResponse(stream))
+        sock: Any = self  # HTTPResponse wants a socket, but calls only its makefile()
+        response = self._opened.enter_context(http.client.HTTPResponse(sock))
         response.begin()  # not documented; if it goes away, this is an AttributeError
         return response
 
@@ -977,7 +981,8 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
             raise OSError(_TOO_LARGE)
     if length is not None and len(body) < length:
         raise OSError(_CUT_SHORT)
-    if not body and length is None and coding != "chunked":  # the headers were cut short
+    is_framed = length is not None or coding == "chunked"
+    if not body and not is_framed:  # http.client takes an end amid the headers for their end
         raise OSError(_CUT_SHORT)
     return body
 
@@ -1126,10 +1131,8 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _parse_url(url: str) -> _Address | None:
     """Parse the URL of a server or proxy. Return None if it is not one."""
-    if not url.isascii() or not url.isprintable():
-        return None
     parts = re.fullmatch(_URL, url)
-    if parts is None:
+    if parts is None or not url.isascii() or not url.isprintable():
         return None
     try:
         if parts["ipv6"]:
@@ -1209,7 +1212,8 @@ def _environment_server() -> _Address:
         scheme = "http"
     else:
         raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
-    if host.count(":") > 1 and "/" not in host and "[" not in host:  # a bare IPv6 address
+    is_bare_ipv6 = host.count(":") > 1 and "/" not in host and "[" not in host
+    if is_bare_ipv6:
         host = f"[{host}]"
     if "://" not in host:
         host = f"{scheme}://{host}"
@@ -1260,9 +1264,9 @@ _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking ag
 class _Secrets:
     """The credentials that are sent. A server may quote them, but no error of ours tells them.
 
-    For "Bearer abc" they are the whole and its token "abc", each also as JSON has it. Short ones
-    are left out: masking them would garble innocent text. The password in a Basic authorization
-    and the parts of a cookie are not looked for.
+    For "Bearer abc" they are the whole and its token "abc". Short ones are left out: masking them
+    would garble innocent text. The password in a Basic authorization and the parts of a cookie are
+    not looked for.
     """
 
     def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
@@ -1270,17 +1274,16 @@ class _Secrets:
         for name, value in headers:
             if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
                 secrets += [value.strip(), value.strip().split(" ")[-1]]
-        secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
-        secrets = [*secrets, *map(_in_json, secrets)]
-        self._longest_first = sorted(secrets, key=len, reverse=True)  # one may contain another
+        spellings: set[str] = set()
+        for secret in secrets:
+            if len(secret) >= _SHORTEST_SECRET:
+                spellings |= _spellings(secret)
+        self._longest_first = sorted(spellings, key=len, reverse=True)  # one may contain another
 
     def hide(self, text: str) -> str:
         """Mask every secret in a text, and the beginning of one where the text breaks off."""
         for secret in self._longest_first:
-            text = text.replace(secret, "***")
-            start = text.rfind(secret[:_SHORTEST_SECRET])
-            if start >= 0 and secret.startswith(text[start:]):
-                text = text[:start] + "***"
+            text = _mask_end(text.replace(secret, "***"), secret)
         return text
 
     def shorten(self, text: str, limit: int = _MAX_PART) -> str:
@@ -1288,10 +1291,10 @@ class _Secrets:
         return _shorten(self.hide(text), limit)
 
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error to raise ours from, or None if it quotes a secret.
+        """Return an error to raise ours from, or None if it tells a secret.
 
-        What led to it counts, too. JSONDecodeError and UnicodeDecodeError hold the whole document
-        that they are about.
+        It tells what its traceback shows, with the errors that led to it. JSONDecodeError and
+        UnicodeDecodeError also hold the whole document.
         """
         import traceback
 
@@ -1299,10 +1302,21 @@ class _Secrets:
         return error if self.hide(told) == told else None
 
 
-def _in_json(text: str) -> str:
-    """Write a text as a Go server's JSON has it, which escapes &, < and > as well."""
-    escaped = json.dumps(text, ensure_ascii=False)[1:-1]
-    return re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
+def _spellings(secret: str) -> set[str]:
+    """Return a secret as it is, and as Python, PHP and Go write it in JSON."""
+    python = json.dumps(secret)[1:-1]
+    php = python.replace("/", r"\/")
+    go = json.dumps(secret, ensure_ascii=False)[1:-1]
+    go = re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", go)
+    return {secret, python, php, go}
+
+
+def _mask_end(text: str, secret: str) -> str:
+    """Mask the beginning of a secret at the end of a text."""
+    for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
+        if text.endswith(secret[:length]):
+            return text[:-length] + "***"
+    return text
 
 
 class _Call:
@@ -1362,8 +1376,9 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         except _MissingRoute as error:
             missing.append(error)
         except SDKError as error:
-            if incomplete is None or isinstance(error, DecodeError) or error._is_transient:
-                raise  # else it refuses for good, and the incomplete answer is better than that
+            refuses_for_good = not (error._is_transient or isinstance(error, DecodeError))
+            if not (incomplete and refuses_for_good):
+                raise
         else:
             if _lists_executions(response.raw):
                 call.prefer(route)
@@ -1371,7 +1386,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             incomplete = response
     if incomplete is not None:
         return incomplete
-    raise _no_route(call, missing) from missing[-1]  # here every route is missing
+    raise _no_route(call, missing) from missing[-1]  # every route is missing here
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateResponse:
@@ -1392,7 +1407,7 @@ def _exchange(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
     try:
         return call.server.exchange(method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
-        error = caught  # ours is raised below: raised here, it would have this as __context__
+        error = caught  # raised in here, ours would keep it as __context__, secrets and all
     raise _no_answer(call, path, error) from call.secrets.safe_cause(error)
 
 
@@ -1402,7 +1417,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     try:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as caught:
-        error = caught  # ours is raised below: raised here, it would have this as __context__
+        error = caught  # raised in here, ours would keep it as __context__, secrets and all
     raise _no_state(call, answer, error) from call.secrets.safe_cause(error, answer.text)
 
 
@@ -1600,6 +1615,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if last_error is None:
                 say(f"no answer for now: {error}")
             last_error = error
+            retry_after = error.retry_after or 0
         else:
             if last_error:
                 say("the server answers again")
@@ -1610,10 +1626,9 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
                 return response
             last_answer = response
             last_error = None
+            retry_after = 0
             failures = 0
-        pause = next(pauses)
-        if last_error:
-            pause = max(pause, min(last_error.retry_after or 0, _LONGEST_RETRY_AFTER))
+        pause = max(next(pauses), min(retry_after, _LONGEST_RETRY_AFTER))
         time.sleep(max(0, min(pause, end - time.monotonic())))
     raise _wait_timeout(call, limit, last_answer, last_error) from last_error
 
@@ -1907,6 +1922,8 @@ def _fetch(options: Any) -> StateResponse:
     if options.demo:
         with _demo_server() as url:
             return _ask_or_wait(options, url, {}, None)
+    if options.server is None:
+        return _ask_or_wait(options, None, {}, None)  # `_Call` looks into the environment
     # Unlike a server that is named in code, one that is named here gets the environment's
     # credentials: both come from the same person.
     credentials = _environment_credentials()
@@ -1927,7 +1944,8 @@ def _show(response: StateResponse, options: Any) -> int:
     """Print an answer. Return the exit code: 0 if that went well."""
     if options.json:
         answer = {"state": response.state, "server_version": response.server_version}
-        return _print(json.dumps(answer, default=vars, indent=2) + "\n")
+        text = json.dumps(answer, default=vars, indent=2)  # a model becomes a dict of its fields
+        return _print(text + "\n")
     if options.output:
         _say_what_output_lacks(response.state)
         return _print("".join(output.stdout for output in _outputs(response.state)))
@@ -1979,7 +1997,7 @@ def _run_as_program() -> int:
 
         if sys.platform != "win32":
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)  # ends a shell's loop around it, too
+            os.kill(os.getpid(), signal.SIGINT)  # ends here, and a shell's loop around it, too
         return 130  # on Windows, where os.kill would end it with another exit code
     finally:
         _flush(sys.stdout)
