@@ -1675,6 +1675,7 @@ NASTY_LINE = "\x1b[2J\x00\x08\x7f\x85\x9b0m"
 NASTY_ANSWERS = {
     "a body": reply(NASTY_BYTES, 500),
     "a message": json_reply({"Message": NASTY}, 500),
+    "a message that escapes make too long": json_reply({"Message": NASTY[:40] * 4}, 500),
     "megabytes of a body": reply(NASTY_BYTES * 50000, 500),
     "a message of a megabyte": json_reply({"message": "y" * MIB}, 400),
     "the reason phrase": head(status=f"503 {NASTY_LINE}"),
@@ -1785,8 +1786,13 @@ def test_a_cut_or_a_chunk_s_end_never_saves_the_beginning_of_a_credential(serve)
     answers += [reply(long * 70, 403)]  # over 64 KiB, of which 60 fit whole
     cut = (SECRET[:8], f"Bearer {SECRET[:-1]}", long[:8], long[:500], long[:-1])
     answers += [head("Content-Length: 9999", status="400 No") + f"x{end}".encode() for end in cut]
+    headers["X-Token"] = (
+        "1234abcd1234abcd1234"  # of its beginnings at an end, the longest is masked
+    )
+    answers += [reply("1234abcd1234abcd", 403)]
     for answer in answers:
         told = everything_told(refused(serve(answer), headers=headers))
+        assert "1234abcd***" not in told
         assert SECRET[:5] not in told and long[:8] not in told and "***" in told
     urls = [DEAD, *(serve(answer).url for answer in (reply("", 401), reply("", 404), reply("")))]
     for start, url in itertools.product(range(50, 200, 7), urls):
@@ -2232,11 +2238,14 @@ def test_a_dead_or_unusable_proxy_is_blamed_and_its_password_never_told(monkeypa
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_credentials_of_a_proxy_are_sent_to_it_and_never_told(monkeypatch, serve, scheme):
     pair, quoted = base64.b64encode(f"mé:{SECRET}".encode()).decode(), SECRET.replace("-", "%2D")
-    proxy = serve(head(f"X: {pair}", status=f"407 Basic {pair}") + f"Basic {pair}".encode())
+    own = {"Proxy-Authorization": "the-caller-s-own"}
+    words = f"Basic {pair} or {own['Proxy-Authorization']}"
+    proxy = serve(head(f"X: {pair}", status=f"407 {words}") + words.encode())
     monkeypatch.setenv(f"{scheme}_proxy", f"http://m%C3%A9:{quoted}@127.0.0.1:{proxy.port}")
-    error = error_of(None, bac_states.get, JOB, server_url=f"{scheme}://h.test:8")
+    error = error_of(None, bac_states.get, JOB, server_url=f"{scheme}://h.test:8", headers=own)
     assert proxy.requests[0].headers["proxy-authorization"] == f"Basic {pair}"
-    assert SECRET not in everything_told(error) and pair not in everything_told(error)
+    for told in (SECRET, pair, own["Proxy-Authorization"]):
+        assert told not in everything_told(error)
     monkeypatch.setenv(f"{scheme}_proxy", f"http://me@127.0.0.1:{proxy.port}")
     error_of(None, bac_states.get, JOB, server_url=f"{scheme}://h.test:8")
     assert "proxy-authorization" not in proxy.requests[1].headers
@@ -2247,6 +2256,7 @@ def test_credentials_of_a_proxy_are_sent_to_it_and_never_told(monkeypatch, serve
 
 
 REFUSED_TUNNELS = {"403": reply("no", 403), "302": reply("", 302, "Location: http://h")}
+REFUSED_TUNNELS["204"] = head(status="204 No Content")
 REFUSED_TUNNELS.update(rubbish=b"rubbish\r\n\r\n", nothing=b"", reset=reset())
 
 
