@@ -142,7 +142,7 @@ class JobNotFound(InternalServerError):
     """The server does not know the job. Up to v1.4.0 this is a 500, hence the base; then a 404."""
 
 
-class TransportError(SDKError, OSError):  # the keywords are for SDKError; OSError ignores them
+class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
 
@@ -586,8 +586,8 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
 
     Nearly every job has a shard 0. Only servers up to v0.2.5 write this index out.
     """
-    writes_index_0 = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
+    is_up_to_v0_2_5 = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_WORDS_TO_V0_2_5 if is_up_to_v0_2_5 else _SHARD_WORDS
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
@@ -657,9 +657,9 @@ _read_state_members = _object_reader(
     None,
     _fields(str, "job_id", "state", "status"),
     _fields(int, "version"),
-    _fields(dict, "nodes", convert=_read_nodes),  # up to v0.3.19
-    _fields(dict, "shards", convert=_read_shards),  # v0.3.20 to v0.3.23
-    _fields(list, "executions", convert=_read_executions),  # v0.3.24+
+    _fields(dict, "nodes", convert=_read_nodes),
+    _fields(dict, "shards", convert=_read_shards),
+    _fields(list, "executions", convert=_read_executions),
     _fields(str, "create_time", "update_time", "timeout_at", convert=_to_time),
 )
 
@@ -671,9 +671,9 @@ def _read_state(value: dict[str, Any]) -> JobState:
     state = _read_state_members(value)
     if not state:  # it is something else, such as the State of a Job that was printed alone
         raise _Mismatch("nothing in it belongs to a job's state")
-    if "shards" in state:
+    if "shards" in state:  # v0.3.20 to v0.3.23
         state["executions"] = state.pop("shards")
-    if "nodes" in state:
+    if "nodes" in state:  # up to v0.3.19, which send no state of the job
         state["executions"] = state.pop("nodes")
         state.setdefault("state", _job_state(state["executions"]))
     return JobState(**state)
@@ -994,8 +994,7 @@ def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -
     """
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        half = _seconds_left(connection.deadline) / 2
-        connection.deadline = time.monotonic() + half
+        connection.deadline -= _seconds_left(connection.deadline) / 2
         for piece in _pieces(response):
             body += piece
             if len(body) > _MAX_REFUSAL:
@@ -1138,7 +1137,8 @@ def _parse_url(url: str) -> _Address | None:
         if parts["ipv6"]:
             socket.inet_pton(socket.AF_INET6, parts["ipv6"])  # OSError if it is not one
         address = urllib.parse.urlsplit(url.rstrip("/"))
-        return None if address.port == 0 else address  # ValueError if it is over 65535
+        port = address.port  # ValueError if it is over 65535
+        return None if port == 0 else address
     except (OSError, ValueError):
         return None
 
@@ -1262,7 +1262,7 @@ _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking ag
 
 
 class _Secrets:
-    """The credentials that are sent. A server may quote them, but no error of ours tells them.
+    """The credentials that are sent. A server may quote them, but no error repeats them then.
 
     For "Bearer abc" they are the whole and its token "abc". Short ones are left out: masking them
     would garble innocent text. The password in a Basic authorization and the parts of a cookie are
@@ -1299,7 +1299,8 @@ class _Secrets:
         import traceback
 
         told = "".join(traceback.format_exception(type(error), error, None)) + document
-        return error if self.hide(told) == told else None
+        tells_a_secret = self.hide(told) != told
+        return None if tells_a_secret else error
 
 
 def _spellings(secret: str) -> set[str]:
@@ -1375,9 +1376,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             response = _ask_route(call, route, deadline)
         except _MissingRoute as error:
             missing.append(error)
-        except SDKError as error:
-            refuses_for_good = not (error._is_transient or isinstance(error, DecodeError))
-            if not (incomplete and refuses_for_good):
+        except (TransportError, DecodeError):
+            raise
+        except SDKError as error:  # a refusal; if it is for good, the incomplete answer is better
+            if incomplete is None or error._is_transient:
                 raise
         else:
             if _lists_executions(response.raw):
@@ -1397,6 +1399,10 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateRes
     return _decode_answer(call, answer)
 
 
+# An error that is raised in a handler keeps the one that was caught as its __context__. That may
+# quote a secret, so these two raise below their handlers.
+
+
 def _exchange(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
     """Put the question on a route, and return what the server answers."""
     method, template = route
@@ -1407,7 +1413,7 @@ def _exchange(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
     try:
         return call.server.exchange(method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
-        error = caught  # raised in here, ours would keep it as __context__, secrets and all
+        error = caught
     raise _no_answer(call, path, error) from call.secrets.safe_cause(error)
 
 
@@ -1417,7 +1423,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     try:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as caught:
-        error = caught  # raised in here, ours would keep it as __context__, secrets and all
+        error = caught
     raise _no_state(call, answer, error) from call.secrets.safe_cause(error, answer.text)
 
 
@@ -1615,7 +1621,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if last_error is None:
                 say(f"no answer for now: {error}")
             last_error = error
-            retry_after = error.retry_after or 0
+            pause = max(next(pauses), min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
         else:
             if last_error:
                 say("the server answers again")
@@ -1626,9 +1632,8 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
                 return response
             last_answer = response
             last_error = None
-            retry_after = 0
             failures = 0
-        pause = max(next(pauses), min(retry_after, _LONGEST_RETRY_AFTER))
+            pause = next(pauses)
         time.sleep(max(0, min(pause, end - time.monotonic())))
     raise _wait_timeout(call, limit, last_answer, last_error) from last_error
 
