@@ -841,7 +841,7 @@ def _parse(document: object) -> Any:
         document = document.decode("utf-8")
     elif not isinstance(document, str):
         try:
-            document = json.dumps(document)  # so that only JSON's own types have to be read
+            document = json.dumps(document)  # and back, below: only JSON's own types are left
         except TypeError as error:
             raise ValueError(str(error)) from error
     # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
@@ -981,8 +981,9 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
             raise OSError(_TOO_LARGE)
     if length is not None and len(body) < length:
         raise OSError(_CUT_SHORT)
+    # If the headers are cut short, http.client takes what came for all, and there is no body.
     is_framed = length is not None or coding == "chunked"
-    if not body and not is_framed:  # http.client takes an end amid the headers for their end
+    if not body and not is_framed:
         raise OSError(_CUT_SHORT)
     return body
 
@@ -1281,7 +1282,7 @@ class _Secrets:
         self._longest_first = sorted(spellings, key=len, reverse=True)  # one may contain another
 
     def hide(self, text: str) -> str:
-        """Mask every secret in a text, and the beginning of one where the text breaks off."""
+        """Mask every secret in a text."""
         for secret in self._longest_first:
             text = _mask_end(text.replace(secret, "***"), secret)
         return text
@@ -1313,7 +1314,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 def _mask_end(text: str, secret: str) -> str:
-    """Mask the beginning of a secret at the end of a text."""
+    """Mask the beginning of a secret at the end of a text, which may have been cut there."""
     for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
         if text.endswith(secret[:length]):
             return text[:-length] + "***"
