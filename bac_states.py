@@ -78,6 +78,8 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
+# If the release is unknown, numbers stay: 7 is Completed or Publishing, 9 Completed or Cancelled.
+_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -285,7 +287,8 @@ class JobState:
     """The job's state: New, Queued, InProgress, Completed, Error, Cancelled, or a newer word.
 
     `status` is the server's sentence about it, `job_type` is batch, ops, service or daemon; only
-    the newer API (v1.0.4 and later) sends these two.
+    the newer API (v1.0.4 and later) sends these two. Up to v1.2.1 it does not list `executions`:
+    they are empty if the server has no other route.
     """
 
     job_id: str = ""
@@ -305,11 +308,8 @@ class JobState:
 
     @property
     def _maybe_completed(self) -> list[ExecutionState]:
-        """The executions that have completed, or may have.
-
-        Where the release is unknown, 7 is Completed or Publishing, 9 is Completed or Cancelled.
-        """
-        return [each for each in self.executions if each.state in ("Completed", "7", "9")]
+        """The executions that have completed, or may have."""
+        return [each for each in self.executions if each.state in _MAYBE_COMPLETED]
 
     @property
     def succeeded(self) -> bool:
@@ -562,15 +562,17 @@ _EXECUTION = (  # all but its state
 )
 _read_execution = _object_reader(ExecutionState, *_EXECUTION, _fields(str, "state"))
 _read_executions = functools.partial(_read_array, _read_execution)
-_read_shard = _object_reader(None, _fields(list, "executions", convert=_read_executions))
+_read_shard_with_executions = _object_reader(
+    None, _fields(list, "executions", convert=_read_executions)
+)
 
 
-def _read_shards(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
+def _read_shards_with_executions(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
     """Read the executions of every shard (v0.3.20 to v0.3.23)."""
     _check_size(shards)
     executions: list[ExecutionState] = []
     for key, shard in shards.items():
-        found = _read_at(key, _read_shard, shard)
+        found = _read_at(key, _read_shard_with_executions, shard)
         executions += found.get("executions", ())
         _check_size(executions)
     return tuple(executions)
@@ -591,7 +593,7 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
-_read_node_shard = _object_reader(
+_read_shard = _object_reader(
     None,
     *_EXECUTION,
     _fields((int, str), "state"),
@@ -599,15 +601,15 @@ _read_node_shard = _object_reader(
 )
 
 
-def _read_node_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Read the shards of a node by their index."""
     for key in shards:
         if not re.fullmatch("0|[1-9][0-9]{0,8}", key):
             raise _Mismatch(f"expected the index of a shard as the key, got '{key}'")
-    return {int(key): shard for key, shard in _read_map(_read_node_shard, shards).items()}
+    return {int(key): shard for key, shard in _read_map(_read_shard, shards).items()}
 
 
-_read_node = _object_reader(None, _fields(dict, "shards", convert=_read_node_shards))
+_read_node = _object_reader(None, _fields(dict, "shards", convert=_read_shards))
 
 
 def _from_shard(
@@ -625,11 +627,10 @@ def _from_shard(
 
 def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
     """Read the execution of each shard of every node (up to v0.3.19)."""
-    shards = [
-        (node_id, index, shard)
-        for node_id, node in _read_map(_read_node, nodes).items()
-        for index, shard in node.get("shards", {}).items()
-    ]
+    shards: list[tuple[str, int, dict[str, Any]]] = []
+    for node_id, node in _read_map(_read_node, nodes).items():
+        for index, shard in node.get("shards", {}).items():
+            shards.append((node_id, index, shard))
     _check_size(shards)
     words = _shard_words(shard for _, _, shard in shards)
     return tuple(_from_shard(*each, words) for each in shards)
@@ -642,8 +643,9 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     Bidding for ever, so Bidding counts only where nothing else is left.
     """
     states = {shard.state for shard in shards}
-    if states - {"", "Bidding", "Cancelled", "Error", "Completed"}:
-        return "InProgress"  # Waiting, Running, Verifying, or unknown
+    at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if at_work:  # Waiting, Running, Verifying, or unknown
+        return "InProgress"
     if "Error" in states:
         return "Error"
     if "Completed" in states:
@@ -658,7 +660,7 @@ _read_state_members = _object_reader(
     _fields(str, "job_id", "state", "status"),
     _fields(int, "version"),
     _fields(dict, "nodes", convert=_read_nodes),
-    _fields(dict, "shards", convert=_read_shards),
+    _fields(dict, "shards", convert=_read_shards_with_executions),
     _fields(list, "executions", convert=_read_executions),
     _fields(str, "create_time", "update_time", "timeout_at", convert=_to_time),
 )
@@ -899,9 +901,9 @@ def _dial(peer: _Address, deadline: float, opened: contextlib.ExitStack) -> sock
     addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
     failure = OSError("the host has no address")
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        share = _seconds_left(deadline) / (len(addresses) - tried)  # the others need time, too
         try:
             sock = opened.enter_context(socket.socket(family, kind, protocol))
-            share = _seconds_left(deadline) / (len(addresses) - tried)  # the others need time, too
             sock.settimeout(share)
             sock.connect(address)
             return sock
@@ -916,7 +918,7 @@ class _Connection(io.RawIOBase):
     def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
         self._sock = sock
         self.deadline = deadline
-        self._opened = opened
+        self.opened = opened
 
     def timed_socket(self) -> socket.socket:
         """Return the socket for the next step, with the time left as its timeout."""
@@ -933,20 +935,26 @@ class _Connection(io.RawIOBase):
         """Return the stream with a buffer, as HTTPResponse asks its socket for one."""
         return io.BufferedReader(self)
 
-    def request(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
-    ) -> http.client.HTTPResponse:
-        """Send a request, and return the response once its status and headers are read."""
-        # No part has a line end: URLs and headers are checked, and the job's id is quoted.
-        lines = [f"{method} {target} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if body:
-            lines.append(f"Content-Length: {len(body)}")
-        self.timed_socket().sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-        sock: Any = self  # HTTPResponse wants a socket, but calls only its makefile()
-        response = self._opened.enter_context(http.client.HTTPResponse(sock))
-        response.begin()  # not documented; if it goes away, this is an AttributeError
-        return response
+
+def _request(
+    connection: _Connection,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes = b"",
+) -> http.client.HTTPResponse:
+    """Send a request, and return the response once its status and headers are read."""
+    # No part has a line end: URLs and headers are checked, and the job's id is quoted.
+    lines = [f"{method} {target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+    connection.timed_socket().sendall(head + body)
+    sock: Any = connection  # HTTPResponse wants a socket, but calls only its makefile()
+    response = connection.opened.enter_context(http.client.HTTPResponse(sock))
+    response.begin()  # not documented; if it goes away, this is an AttributeError
+    return response
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -981,7 +989,7 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
             raise OSError(_TOO_LARGE)
     if length is not None and len(body) < length:
         raise OSError(_CUT_SHORT)
-    # If the headers are cut short, http.client takes what came for all, and there is no body.
+    # http.client does not notice if the headers are cut short: it finds no length, and no body.
     is_framed = length is not None or coding == "chunked"
     if not body and not is_framed:
         raise OSError(_CUT_SHORT)
@@ -995,7 +1003,7 @@ def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -
     """
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        connection.deadline -= _seconds_left(connection.deadline) / 2
+        connection.deadline = (time.monotonic() + connection.deadline) / 2
         for piece in _pieces(response):
             body += piece
             if len(body) > _MAX_REFUSAL:
@@ -1045,7 +1053,7 @@ class _Server:
             headers = {**headers, **self.proxy.headers}
         with contextlib.ExitStack() as opened:
             connection = self._connect(deadline, opened)
-            response = connection.request(method, target, headers, body)
+            response = _request(connection, method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
             else:
@@ -1055,22 +1063,22 @@ class _Server:
     def _connect(self, deadline: float, opened: contextlib.ExitStack) -> _Connection:
         """Connect to the server, for https by TLS and, if there is a proxy, through a tunnel."""
         peer = self.proxy.address if self.proxy else self.address
-        connection = _Connection(_dial(peer, deadline, opened), deadline, opened)
+        plain = _Connection(_dial(peer, deadline, opened), deadline, opened)
         if self.address.scheme == "http":
-            return connection
+            return plain
         if self.proxy:
-            self._open_tunnel(connection, self.proxy)
+            self._open_tunnel(plain, self.proxy)
         if self.context is None:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
         name = (self.address.hostname or "").rstrip(".")
         # wrap_socket takes the socket over, and its timeout bounds the handshake as a whole.
-        secured = self.context.wrap_socket(connection.timed_socket(), server_hostname=name)
+        secured = self.context.wrap_socket(plain.timed_socket(), server_hostname=name)
         return _Connection(opened.enter_context(secured), deadline, opened)
 
     def _open_tunnel(self, connection: _Connection, proxy: _Proxy) -> None:
         """Have the proxy pass on what follows to the server (RFC 9110, 9.3.6)."""
         target = self.address.netloc if self.address.port else f"{self.address.netloc}:443"
-        response = connection.request("CONNECT", target, {"Host": target, **proxy.headers})
+        response = _request(connection, "CONNECT", target, {"Host": target, **proxy.headers})
         if response.status != 200:
             raise OSError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
 
@@ -1292,10 +1300,10 @@ class _Secrets:
         return _shorten(self.hide(text), limit)
 
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error to raise ours from, or None if it tells a secret.
+        """Return an error to raise ours from, or None if what it holds would tell a secret.
 
-        It tells what its traceback shows, with the errors that led to it. JSONDecodeError and
-        UnicodeDecodeError also hold the whole document.
+        It holds its own text and the errors that led to it; JSONDecodeError and UnicodeDecodeError
+        also hold the whole document.
         """
         import traceback
 
@@ -1447,11 +1455,11 @@ def _no_answer(call: _Call, path: str, error: Exception) -> TransportError:
 
 def _network_text(error: Exception, seconds: float) -> str:
     """Say in words what went wrong on the network. `seconds` is the time that the call had."""
-    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's own has a number
+    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
         return f"timed out after {seconds:g} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
-        remedy = "pass an ssl_context or, for the environment's server, set BACALHAU_API_TLS_CAFILE"
+        remedy = "pass an ssl_context or, for the command, set BACALHAU_API_TLS_CAFILE"
         return f"its certificate is not trusted ({why}); to trust it, {remedy}"
     if isinstance(error, http.client.IncompleteRead):
         return _CUT_SHORT
@@ -1490,9 +1498,7 @@ def _refusal_kind(route: tuple[str, str], answer: _Answer) -> type[SDKError]:
         return JobNotFound
     if status == 500 and re.search("(?i)job not found|no job found", text):  # up to v1.4.0
         return JobNotFound
-    if status in (404, 405) and not is_about_job:
-        return _MissingRoute
-    if status == 410:  # v1.4.0 to v1.6.5
+    if status == 410 or (status in (404, 405) and not is_about_job):  # 410: v1.4.0 to v1.6.5
         return _MissingRoute
     if status in (403, 500) and route == _REQUESTER and "capability" in text:
         return _MissingRoute  # v1.7.0 and later, of a server with users
@@ -1613,8 +1619,9 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
-            if isinstance(error, TransportTimeout) and time.monotonic() >= end:
-                break  # the limit cut this question short, so the server is not to blame
+            is_cut_short = isinstance(error, TransportTimeout) and time.monotonic() >= end
+            if is_cut_short:  # by the limit, so the server is not to blame
+                break
             failures += 1
             gives_up = limit == _NO_LIMIT and failures > _MOST_FAILURES
             if gives_up or not error._is_transient:
