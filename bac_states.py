@@ -840,15 +840,14 @@ def _is_about(asked: str, job_id: str, name: str) -> bool:
 def _parse(document: object) -> Any:
     """Parse strictly: UTF-8 only, and without the NaN and Infinity that json would accept."""
     if isinstance(document, (bytes, bytearray)):
-        document = document.decode("utf-8")
-    elif not isinstance(document, str):
-        try:
-            document = json.dumps(document)  # and back, below: only JSON's own types are left
-        except TypeError as error:
-            raise ValueError(str(error)) from error
+        text = document.decode("utf-8")
+    elif isinstance(document, str):
+        text = document
+    else:  # an object goes to JSON and back, so that only JSON's own types have to be read
+        text = json.dumps(document, skipkeys=True, default=_refuse_object)
     # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
     parse_int = None if hasattr(sys, "set_int_max_str_digits") else _to_short_int
-    text = document.lstrip("\ufeff")
+    text = text.lstrip("\ufeff")
     return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
 
 
@@ -860,6 +859,10 @@ def _to_short_int(digits: str) -> int:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_object(value: object) -> None:
+    raise ValueError(f"{type(value).__name__} is not JSON")
 
 
 def decode(document: object, *, server_version: str = "") -> StateResponse:
