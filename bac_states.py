@@ -217,7 +217,7 @@ class StorageSpec:
     repo: str = ""
     read_write: bool = False
     s3: S3StorageSpec | None = None
-    # A dict has no hash.
+    # Not hashed: a dict has no hash.
     metadata: Mapping[str, str] | None = dataclasses.field(default=None, hash=False)
 
 
@@ -287,8 +287,8 @@ class JobState:
     """The job's state: New, Queued, InProgress, Completed, Error, Cancelled, or a newer word.
 
     `status` is the server's sentence about it, `job_type` is batch, ops, service or daemon; only
-    the newer API (v1.0.4 and later) sends these two. Up to v1.2.1 it does not list `executions`:
-    they are empty if the server has no other route.
+    the newer API (v1.0.4 and later) sends these two. Up to v1.2.1 that API does not list the
+    `executions`: they are empty if the server has no other route.
     """
 
     job_id: str = ""
@@ -318,8 +318,9 @@ class JobState:
         CompletedPartially and PartialError are no success. An attempt that Failed before another
         completed does not matter.
         """
-        has_failed = any(execution._program_failed for execution in self._maybe_completed)
-        return self.state == "Completed" and not has_failed
+        if self.state != "Completed":
+            return False
+        return not any(execution._program_failed for execution in self._maybe_completed)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -352,10 +353,10 @@ _DECODING_ERRORS = (ValueError, RecursionError)
 class _Mismatch(ValueError):
     """A value that does not fit. On its way out, each object or array puts its key in front."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, *keys: str | int) -> None:
         super().__init__(problem)
         self.problem = problem
-        self.keys: list[str | int] = []
+        self.keys = list(keys)
 
     @property
     def path(self) -> str:
@@ -367,10 +368,10 @@ class _Mismatch(ValueError):
         return f"{self.problem} at {self.path}" if self.keys else self.problem
 
 
-def _expected(types: tuple[type, ...], value: object) -> _Mismatch:
+def _expected(types: tuple[type, ...], value: object, *keys: str) -> _Mismatch:
     """Make the error for a value of a wrong type."""
     names = " or ".join(kind.__name__ for kind in types)
-    return _Mismatch(f"expected {names}, got {type(value).__name__}")
+    return _Mismatch(f"expected {names}, got {type(value).__name__}", *keys)
 
 
 # A reader is a function that turns a JSON value into ours, or raises _Mismatch.
@@ -426,28 +427,28 @@ def _object_reader(
 
     def find(name: str) -> _Member | None:
         member = by_name.get(_folded(name))
-        # The cache has bounds, for a server can invent names, and long ones.
-        if len(by_spelling) < 500 and len(name) < 100:
+        if len(by_spelling) < 500 and len(name) < 100:  # a server can invent many, and long ones
             by_spelling[name] = member
         return member
 
     def read(value: Any) -> Any:
-        if value is None:  # an element of an array or map; as in Go, it counts as an empty object
-            value = {}
+        value = {} if value is None else value  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _expected((dict,), value)
         found = {}
+        unconverted = {}  # by field: of a member in several spellings, only the last is converted
         for name, item in value.items():
             member = by_spelling[name] if name in by_spelling else find(name)
             if member is None or item is None:
                 continue
-            try:  # as in _read_at, without a call for each member
-                if type(item) not in member.types:  # isinstance would take true for an integer
-                    raise _expected(member.types, item)
-                found[member.field] = member.convert(item) if member.convert else item
-            except _Mismatch as error:
-                error.keys.insert(0, name)
-                raise
+            if type(item) not in member.types:  # isinstance would take true for an integer
+                raise _expected(member.types, item, name)
+            if member.convert is None:
+                found[member.field] = item
+            else:
+                unconverted[member.field] = name, member.convert, item
+        for field, (name, convert, item) in unconverted.items():
+            found[field] = _read_at(name, convert, item)
         return model(**found) if model else found
 
     return read
@@ -845,8 +846,9 @@ def _parse(document: object) -> Any:
         text = document
     else:  # an object goes to JSON and back, so that only JSON's own types have to be read
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
-    # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
-    parse_int = None if hasattr(sys, "set_int_max_str_digits") else _to_short_int
+    # Since 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() refuses to work for minutes on many digits.
+    int_is_safe = hasattr(sys, "set_int_max_str_digits")
+    parse_int = None if int_is_safe else _to_short_int
     text = text.lstrip("\ufeff")
     return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
 
@@ -961,8 +963,14 @@ def _request(
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield a body as it arrives: up to its declared length, its last chunk, or the end of all."""
-    return iter(lambda: response.read1(65536), b"")
+    """Yield a body as it arrives, up to its declared length, its last chunk, or the end of all.
+
+    One that is cut short just ends, unless it comes in chunks: then IncompleteRead is raised.
+    """
+    piece = response.read1(65536)
+    while piece:
+        yield piece
+        piece = response.read1(65536)
 
 
 def _declared_length(headers: http.client.HTTPMessage) -> int | None:
@@ -986,7 +994,7 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
     if length is not None and length > _MAX_ANSWER:
         raise OSError(_TOO_LARGE)
     body = bytearray()
-    for piece in _pieces(response):  # raises IncompleteRead if the last chunk is missing
+    for piece in _pieces(response):
         body += piece
         if len(body) > _MAX_ANSWER:
             raise OSError(_TOO_LARGE)
@@ -1006,7 +1014,8 @@ def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -
     """
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        connection.deadline = (time.monotonic() + connection.deadline) / 2
+        half = (connection.deadline - time.monotonic()) / 2
+        connection.deadline -= half
         for piece in _pieces(response):
             body += piece
             if len(body) > _MAX_REFUSAL:
@@ -1273,48 +1282,6 @@ _SHORTEST_SECRET = 8  # characters
 _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 
 
-class _Secrets:
-    """The credentials that are sent. A server may quote them, but no error repeats them then.
-
-    For "Bearer abc" they are the whole and its token "abc". Short ones are left out: masking them
-    would garble innocent text. The password in a Basic authorization and the parts of a cookie are
-    not looked for.
-    """
-
-    def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
-        secrets: list[str] = []
-        for name, value in headers:
-            if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
-                secrets += [value.strip(), value.strip().split(" ")[-1]]
-        spellings: set[str] = set()
-        for secret in secrets:
-            if len(secret) >= _SHORTEST_SECRET:
-                spellings |= _spellings(secret)
-        self._longest_first = sorted(spellings, key=len, reverse=True)  # one may contain another
-
-    def hide(self, text: str) -> str:
-        """Mask every secret in a text."""
-        for secret in self._longest_first:
-            text = _mask_end(text.replace(secret, "***"), secret)
-        return text
-
-    def shorten(self, text: str, limit: int = _MAX_PART) -> str:
-        """Mask every secret in a text, escape it, and cut it to `limit` characters."""
-        return _shorten(self.hide(text), limit)
-
-    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error to raise ours from, or None if what it holds would tell a secret.
-
-        It holds its own text and the errors that led to it; JSONDecodeError and UnicodeDecodeError
-        also hold the whole document.
-        """
-        import traceback
-
-        told = "".join(traceback.format_exception(type(error), error, None)) + document
-        tells_a_secret = self.hide(told) != told
-        return None if tells_a_secret else error
-
-
 def _spellings(secret: str) -> set[str]:
     """Return a secret as it is, and as Python, PHP and Go write it in JSON."""
     python = json.dumps(secret)[1:-1]
@@ -1324,12 +1291,55 @@ def _spellings(secret: str) -> set[str]:
     return {secret, python, php, go}
 
 
-def _mask_end(text: str, secret: str) -> str:
+def _mask_cut_off(secret: str, text: str) -> str:
     """Mask the beginning of a secret at the end of a text, which may have been cut there."""
     for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
         if text.endswith(secret[:length]):
             return text[:-length] + "***"
     return text
+
+
+class _Secrets:
+    """The credentials that are sent. A server may quote them, but no error repeats them then.
+
+    Short ones are left out: masking them would garble innocent text. The password in a Basic
+    authorization and the parts of a cookie are not looked for.
+    """
+
+    def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
+        secrets: list[str] = []
+        for name, value in headers:
+            if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
+                value = value.strip()
+                secrets += [value, value.split(" ")[-1]]  # "Bearer abc" and "abc"
+        spellings: set[str] = set()
+        for secret in secrets:
+            if len(secret) >= _SHORTEST_SECRET:
+                spellings |= _spellings(secret)
+        self._longest_first = sorted(spellings, key=len, reverse=True)  # one may contain another
+
+    def hide(self, text: str) -> str:
+        """Mask every secret in a text."""
+        for secret in self._longest_first:
+            text = text.replace(secret, "***")
+            text = _mask_cut_off(secret, text)
+        return text
+
+    def shorten(self, text: str, limit: int = _MAX_PART) -> str:
+        """Mask every secret in a text, escape it, and cut it to `limit` characters."""
+        return _shorten(self.hide(text), limit)
+
+    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
+        """Return an error to raise ours from, or None if that would tell a secret.
+
+        A traceback tells its text and those of the errors that led to it. JSONDecodeError and
+        UnicodeDecodeError also hold the whole `document`.
+        """
+        import traceback
+
+        told = "".join(traceback.format_exception(type(error), error, None)) + document
+        tells_a_secret = self.hide(told) != told
+        return None if tells_a_secret else error
 
 
 class _Call:
@@ -1376,31 +1386,41 @@ class _MissingRoute(SDKError):
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
-    """Ask one route after the other until one sends the executions, all within `seconds`.
-
-    An answer without them counts only if all other routes refuse for good.
-    """
+    """Ask one route after the other until one answers, all within `seconds`."""
     deadline = time.monotonic() + seconds
-    incomplete: StateResponse | None = None
     missing = []
-    for route in tuple(call.routes):
+    for tried, route in enumerate(call.routes, 1):
         try:
             response = _ask_route(call, route, deadline)
         except _MissingRoute as error:
             missing.append(error)
+        else:
+            if not _lists_executions(response.raw):
+                return _ask_for_executions(call, response, call.routes[tried:], deadline)
+            call.prefer(route)
+            return response
+    raise _no_route(call, missing) from missing[-1]
+
+
+def _ask_for_executions(
+    call: _Call, incomplete: StateResponse, routes: list[tuple[str, str]], deadline: float
+) -> StateResponse:
+    """Ask the other routes for the executions that an answer lacks.
+
+    If each of them refuses for good, the incomplete answer counts after all.
+    """
+    for route in routes:
+        try:
+            response = _ask_route(call, route, deadline)
         except (TransportError, DecodeError):
             raise
-        except SDKError as error:  # a refusal; if it is for good, the incomplete answer is better
-            if incomplete is None or error._is_transient:
+        except SDKError as refusal:
+            if refusal._is_transient:
                 raise
         else:
-            if _lists_executions(response.raw):
-                call.prefer(route)
-                return response
-            incomplete = response
-    if incomplete is not None:
-        return incomplete
-    raise _no_route(call, missing) from missing[-1]  # every route is missing here
+            call.prefer(route)
+            return response
+    return incomplete
 
 
 def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateResponse:
@@ -1884,7 +1904,7 @@ exit codes:
 environment, for the default server and for --server:
   BACALHAU_API_HOST         the default server: a host or a URL (127.0.0.1)
   BACALHAU_API_PORT         its port (1234)
-  BACALHAU_API_TLS_USETLS   true for https
+  BACALHAU_API_TLS_USETLS   true for https, unless the host is a URL
   BACALHAU_API_TLS_CAFILE   a file of certificates to trust
   BACALHAU_API_KEY          sent as a Bearer token
   BACALHAU_API_USERNAME, BACALHAU_API_PASSWORD   sent as Basic authorization
