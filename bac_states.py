@@ -308,7 +308,7 @@ class JobState:
 
     @property
     def _maybe_completed(self) -> list[ExecutionState]:
-        """The executions that have completed, or may have."""
+        """The executions that have completed or, if the release is unknown, may have."""
         return [each for each in self.executions if each.state in _MAYBE_COMPLETED]
 
     @property
@@ -412,6 +412,24 @@ def _folded(name: str) -> str:
     return name.replace("_", "").lower()
 
 
+class _Members:
+    """The known members of an object, by their names in any spelling."""
+
+    def __init__(self, descriptions: Iterable[list[_Member]], aliases: Mapping[str, str]) -> None:
+        self._by_name = {_folded(member.field): member for each in descriptions for member in each}
+        for alias, field in aliases.items():
+            self._by_name[_folded(alias)] = self._by_name[_folded(field)]
+        # A cache: without it, decoding takes 15 % longer.
+        self.by_spelling: dict[str, _Member | None] = {}
+
+    def find(self, name: str) -> _Member | None:
+        """Look a name up. The cache has bounds, for a server can invent names, and long ones."""
+        member = self._by_name.get(_folded(name))
+        if len(self.by_spelling) < 500 and len(name) < 100:
+            self.by_spelling[name] = member
+        return member
+
+
 def _object_reader(
     model: Callable[..., Any] | None, *descriptions: list[_Member], **aliases: str
 ) -> _Reader:
@@ -420,25 +438,20 @@ def _object_reader(
     ErrorMsg="runner_error" says that a member ErrorMsg is the same as runner_error. A member that
     is unknown or null is left out. If one comes in several spellings, the last counts.
     """
-    by_name = {_folded(member.field): member for each in descriptions for member in each}
-    for alias, field in aliases.items():
-        by_name[_folded(alias)] = by_name[_folded(field)]
-    by_spelling: dict[str, _Member | None] = {}  # a cache: without it, decoding takes 15 % longer
-
-    def find(name: str) -> _Member | None:
-        member = by_name.get(_folded(name))
-        if len(by_spelling) < 500 and len(name) < 100:  # a server can invent many, and long ones
-            by_spelling[name] = member
-        return member
+    members = _Members(descriptions, aliases)
+    by_spelling = members.by_spelling
 
     def read(value: Any) -> Any:
         value = {} if value is None else value  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _expected((dict,), value)
         found = {}
-        unconverted = {}  # by field: of a member in several spellings, only the last is converted
+        unconverted = {}  # by field, so that only the last spelling of a member is converted
         for name, item in value.items():
-            member = by_spelling[name] if name in by_spelling else find(name)
+            try:
+                member = by_spelling[name]
+            except KeyError:
+                member = members.find(name)
             if member is None or item is None:
                 continue
             if type(item) not in member.types:  # isinstance would take true for an integer
@@ -846,9 +859,8 @@ def _parse(document: object) -> Any:
         text = document
     else:  # an object goes to JSON and back, so that only JSON's own types have to be read
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
-    # Since 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() refuses to work for minutes on many digits.
-    int_is_safe = hasattr(sys, "set_int_max_str_digits")
-    parse_int = None if int_is_safe else _to_short_int
+    # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
+    parse_int = None if hasattr(sys, "set_int_max_str_digits") else _to_short_int
     text = text.lstrip("\ufeff")
     return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
 
@@ -1014,8 +1026,7 @@ def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -
     """
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        half = (connection.deadline - time.monotonic()) / 2
-        connection.deadline -= half
+        connection.deadline -= _seconds_left(connection.deadline) / 2
         for piece in _pieces(response):
             body += piece
             if len(body) > _MAX_REFUSAL:
@@ -1283,12 +1294,12 @@ _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking ag
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as it is, and as Python, PHP and Go write it in JSON."""
+    """Return a secret as it is, and as servers and gateways in four languages quote it in JSON."""
+    javascript = json.dumps(secret, ensure_ascii=False)[1:-1]
+    go = re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", javascript)
     python = json.dumps(secret)[1:-1]
     php = python.replace("/", r"\/")
-    go = json.dumps(secret, ensure_ascii=False)[1:-1]
-    go = re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", go)
-    return {secret, python, php, go}
+    return {secret, javascript, go, python, php}
 
 
 def _mask_cut_off(secret: str, text: str) -> str:
@@ -1389,14 +1400,15 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask one route after the other until one answers, all within `seconds`."""
     deadline = time.monotonic() + seconds
     missing = []
-    for tried, route in enumerate(call.routes, 1):
+    routes = list(call.routes)  # `prefer` changes their order
+    for tried, route in enumerate(routes, 1):
         try:
             response = _ask_route(call, route, deadline)
         except _MissingRoute as error:
             missing.append(error)
         else:
             if not _lists_executions(response.raw):
-                return _ask_for_executions(call, response, call.routes[tried:], deadline)
+                return _ask_for_executions(call, response, routes[tried:], deadline)
             call.prefer(route)
             return response
     raise _no_route(call, missing) from missing[-1]

@@ -1765,6 +1765,7 @@ def test_what_is_no_credential_or_a_short_one_masks_nothing_and_a_long_one_no_me
     in_json = {
         "12345678": "12345678",
         r'a"b\c<d>&e': r"a\"b\\c\u003cd\u003e\u0026e",  # by Go
+        r'a"b\c<d>&é': r"a\"b\\c<d>&é",  # by JavaScript
         r'a"b\c<d>/é': r"a\"b\\c<d>/\u00e9",  # by Python
         r'a"b\c<d>&/é': r"a\"b\\c<d>&\/\u00e9",  # by PHP
     }
