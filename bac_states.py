@@ -1490,7 +1490,8 @@ def _no_answer(call: _Call, path: str, error: Exception) -> TransportError:
 
 def _network_text(error: Exception, seconds: float) -> str:
     """Say in words what went wrong on the network. `seconds` is the time that the call had."""
-    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
+    time_is_up = isinstance(error, _TIMEOUTS) and error.errno is None  # the kernel's has ETIMEDOUT
+    if time_is_up:
         return f"timed out after {seconds:g} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
@@ -1647,38 +1648,54 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
     """Ask until the job has ended. Whatever is new is told to `say`, a line at a time."""
     end = time.monotonic() + limit
     pauses = _pauses()
-    last_answer: StateResponse | None = None
-    last_error: SDKError | None = None  # of the last question, if it has no answer
-    failures = 0  # in a row
+    progress = _Progress(call.secrets.shorten(call.request.job_id, 99), say)
     while time.monotonic() < end:
+        pause = next(pauses)
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
             is_cut_short = isinstance(error, TransportTimeout) and time.monotonic() >= end
             if is_cut_short:  # by the limit, so the server is not to blame
                 break
-            failures += 1
-            gives_up = limit == _NO_LIMIT and failures > _MOST_FAILURES
+            gives_up = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
             if gives_up or not error._is_transient:
                 raise
-            if last_error is None:
-                say(f"no answer for now: {error}")
-            last_error = error
-            pause = max(next(pauses), min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
+            progress.failed(error)
+            pause = max(pause, min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
         else:
-            if last_error:
-                say("the server answers again")
-            if _is_news(response.state, last_answer):
-                job_id = call.secrets.shorten(call.request.job_id, 99)
-                say(f"{job_id}: {response.state.state or 'no state yet'}")
+            progress.answered(response)
             if _has_ended(response.state):
                 return response
-            last_answer = response
-            last_error = None
-            failures = 0
-            pause = next(pauses)
         time.sleep(max(0, min(pause, end - time.monotonic())))
-    raise _wait_timeout(call, limit, last_answer, last_error) from last_error
+    raise _wait_timeout(call, limit, progress) from progress.last_error
+
+
+class _Progress:
+    """How far a job is, as far as that is known. Whatever is new is told to `say`."""
+
+    def __init__(self, job_id: str, say: Callable[[str], None]) -> None:
+        self.job_id = job_id
+        self.say = say
+        self.last_answer: StateResponse | None = None
+        self.last_error: SDKError | None = None  # of the last question, if it has no answer
+        self.failures = 0  # in a row
+
+    def failed(self, error: SDKError) -> None:
+        """Take note of a question without an answer."""
+        if self.last_error is None:
+            self.say(f"no answer for now: {error}")
+        self.last_error = error
+        self.failures += 1
+
+    def answered(self, response: StateResponse) -> None:
+        """Take note of an answer."""
+        if self.last_error:
+            self.say("the server answers again")
+        if _is_news(response.state, self.last_answer):
+            self.say(f"{self.job_id}: {response.state.state or 'no state yet'}")
+        self.last_answer = response
+        self.last_error = None
+        self.failures = 0
 
 
 def _pauses() -> Iterator[float]:
@@ -1699,20 +1716,18 @@ def _is_news(state: JobState, last: StateResponse | None) -> bool:
     return state.state != last.state.state
 
 
-def _wait_timeout(
-    call: _Call, limit: float, last: StateResponse | None, failure: SDKError | None
-) -> WaitTimeout:
+def _wait_timeout(call: _Call, limit: float, progress: _Progress) -> WaitTimeout:
     """Make the error that says how far the job was when the limit had passed."""
-    if failure:
-        why = failure.message
+    last = progress.last_answer
+    if progress.last_error:
+        why = progress.last_error.message
     elif last is None:
         why = "no answer came"
     else:
         why = f"it is {last.state.state or 'in no state yet'}"
         if last.state.status:
             why += f": {last.state.status}"
-    job_id = call.secrets.shorten(call.request.job_id, 99)
-    words = f"the job {job_id} has not ended within {limit:g} s: {why}"
+    words = f"the job {progress.job_id} has not ended within {limit:g} s: {why}"
     return WaitTimeout(_one_line(call.secrets.hide(words), _MAX_MESSAGE), response=last)
 
 
@@ -1891,7 +1906,7 @@ def _print(text: str) -> int:
         sys.stdout.write(_printable(text, sys.stdout))
         sys.stdout.flush()
     except (OSError, ValueError) as error:  # ValueError if it was closed since
-        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EINVAL):
+        if getattr(error, "errno", None) in (errno.EPIPE, errno.EINVAL):
             return 141  # the reader went away, which Windows reports as EINVAL
         problem = getattr(error, "strerror", None) or str(error)
         _say(f"cannot write to standard output: {problem}")
