@@ -308,7 +308,7 @@ class JobState:
 
     @property
     def _maybe_completed(self) -> list[ExecutionState]:
-        """The executions that have completed or, if the release is unknown, may have."""
+        """The executions that have completed or, as a 7 or 9 of an unknown release, may have."""
         return [each for each in self.executions if each.state in _MAYBE_COMPLETED]
 
     @property
@@ -653,8 +653,8 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     """Derive a job's state from its shards: servers that list nodes do not send it.
 
-    Cancelled is the end of a node's bid, not of the job. A node whose bid lost may also stay
-    Bidding for ever, so Bidding counts only where nothing else is left.
+    The first of these that there is decides: work, Error, Completed, Bidding. Cancelled is the end
+    of a node's bid, not of the job, and a node whose bid lost may stay Bidding for ever.
     """
     states = {shard.state for shard in shards}
     at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
@@ -857,10 +857,11 @@ def _parse(document: object) -> Any:
         text = document.decode("utf-8")
     elif isinstance(document, str):
         text = document
-    else:  # an object goes to JSON and back, so that only JSON's own types have to be read
+    else:  # to JSON and back, so that only JSON's own types are left; no other keys, either
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
     # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
-    parse_int = None if hasattr(sys, "set_int_max_str_digits") else _to_short_int
+    int_has_limit = hasattr(sys, "set_int_max_str_digits")
+    parse_int: Callable[[str], int] = int if int_has_limit else _to_short_int
     text = text.lstrip("\ufeff")
     return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
 
@@ -930,7 +931,10 @@ def _dial(peer: _Address, deadline: float, opened: contextlib.ExitStack) -> sock
 
 
 class _Connection(io.RawIOBase):
-    """A socket with a deadline, read as a stream. `opened` closes it and the responses."""
+    """A socket with a deadline, read as a stream.
+
+    Closing the stream leaves the socket open: `opened` closes it, and the responses.
+    """
 
     def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
         self._sock = sock
@@ -941,6 +945,10 @@ class _Connection(io.RawIOBase):
         """Return the socket for the next step, with the time left as its timeout."""
         self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock
+
+    def halve_time_left(self) -> None:
+        """Leave the other half to what comes after this connection."""
+        self.deadline -= _seconds_left(self.deadline) / 2
 
     def readable(self) -> bool:
         return True
@@ -1026,7 +1034,7 @@ def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -
     """
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        connection.deadline -= _seconds_left(connection.deadline) / 2
+        connection.halve_time_left()
         for piece in _pieces(response):
             body += piece
             if len(body) > _MAX_REFUSAL:
@@ -1054,7 +1062,7 @@ class _Proxy:
     """A proxy, and the headers that tell it who its user is."""
 
     address: _Address
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass
@@ -1295,10 +1303,10 @@ _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking ag
 
 def _spellings(secret: str) -> set[str]:
     """Return a secret as it is, and as servers and gateways in four languages quote it in JSON."""
-    javascript = json.dumps(secret, ensure_ascii=False)[1:-1]
-    go = re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", javascript)
-    python = json.dumps(secret)[1:-1]
-    php = python.replace("/", r"\/")
+    javascript = json.dumps(secret, ensure_ascii=False)[1:-1]  # "é/& becomes \"é/&
+    go = re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", javascript)  # \"é/\u0026
+    python = json.dumps(secret)[1:-1]  # \"\u00e9/&
+    php = python.replace("/", r"\/")  # \"\u00e9\/&
     return {secret, javascript, go, python, php}
 
 
@@ -1314,7 +1322,7 @@ class _Secrets:
     """The credentials that are sent. A server may quote them, but no error repeats them then.
 
     Short ones are left out: masking them would garble innocent text. The password in a Basic
-    authorization and the parts of a cookie are not looked for.
+    authorization, the parts of a cookie, and escapes as in URLs and HTML are not looked for.
     """
 
     def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
@@ -1336,6 +1344,10 @@ class _Secrets:
             text = _mask_cut_off(secret, text)
         return text
 
+    def are_in(self, text: str) -> bool:
+        """Tell whether there is a secret in a text."""
+        return self.hide(text) != text
+
     def shorten(self, text: str, limit: int = _MAX_PART) -> str:
         """Mask every secret in a text, escape it, and cut it to `limit` characters."""
         return _shorten(self.hide(text), limit)
@@ -1349,8 +1361,7 @@ class _Secrets:
         import traceback
 
         told = "".join(traceback.format_exception(type(error), error, None)) + document
-        tells_a_secret = self.hide(told) != told
-        return None if tells_a_secret else error
+        return None if self.are_in(told) else error
 
 
 class _Call:
@@ -1400,15 +1411,16 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask one route after the other until one answers, all within `seconds`."""
     deadline = time.monotonic() + seconds
     missing = []
-    routes = list(call.routes)  # `prefer` changes their order
-    for tried, route in enumerate(routes, 1):
+    left = list(call.routes)
+    while left:
+        route = left.pop(0)
         try:
             response = _ask_route(call, route, deadline)
         except _MissingRoute as error:
             missing.append(error)
         else:
             if not _lists_executions(response.raw):
-                return _ask_for_executions(call, response, routes[tried:], deadline)
+                return _ask_for_executions(call, response, left, deadline)
             call.prefer(route)
             return response
     raise _no_route(call, missing) from missing[-1]
@@ -1500,7 +1512,8 @@ def _network_text(error: Exception, seconds: float) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return _CUT_SHORT
     if isinstance(error, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
-        return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", error.strerror or str(error))
+        text = re.sub(r"^\[.*?\] ", "", error.strerror or str(error))
+        return "TLS failed: " + re.sub(r" \(\S+\)$", "", text)
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return f"{type(error).__name__}: {error}"
@@ -1891,7 +1904,7 @@ def _say_what_output_lacks(state: JobState) -> None:
 
 
 def _printable(text: str, stream: Any) -> str:
-    """Escape what a stream's encoding lacks and, if it is a terminal, what could act on it."""
+    """Escape what a stream's encoding lacks and, for a terminal, all that does not print."""
     if hasattr(stream, "isatty") and stream.isatty():
         text = "\n".join(map(_escape, text.split("\n")))
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -2060,7 +2073,8 @@ def _run_as_program() -> int:
 
         if sys.platform != "win32":
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)  # ends here, and a shell's loop around it, too
+            # This ends the process without the `finally` below, and a shell's loop around it, too.
+            os.kill(os.getpid(), signal.SIGINT)
         return 130  # on Windows, where os.kill would end it with another exit code
     finally:
         _flush(sys.stdout)
