@@ -1442,8 +1442,7 @@ def _ask_for_executions(
         try:
             response = _ask_route(call, route, deadline)
         except SDKError as error:
-            is_refusal = not isinstance(error, (TransportError, DecodeError))
-            if error._is_transient or not is_refusal:
+            if error._is_transient or isinstance(error, DecodeError):
                 raise
         else:
             call.prefer(route)
