@@ -602,8 +602,8 @@ _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Com
 def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
     """Return the words for the numbers in an answer's shards.
 
-    Nearly every job has a shard 0. v0.2.6 began to leave this index out, so one that is there
-    tells the release of the whole answer.
+    Servers up to v0.2.5 write an index of 0, v0.2.6 began to leave it out. Nearly every job has a
+    shard 0, so whether this index is there tells the release.
     """
     is_up_to_v0_2_5 = any(shard.get("shard_index") == 0 for shard in shards)
     return _SHARD_WORDS_TO_V0_2_5 if is_up_to_v0_2_5 else _SHARD_WORDS
@@ -657,8 +657,8 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     """Derive a job's state from its shards: servers that list nodes do not send it.
 
-    The first of these that there is decides: work, Error, Completed, Bidding. Cancelled is the end
-    of a node's bid, not of the job, and a node whose bid lost may stay Bidding for ever.
+    What decides is, in this order: any at work, any Error, any Completed, any Bidding. Cancelled is
+    the end of a node's bid, not of the job, and one whose bid lost may stay Bidding for ever.
     """
     states = {shard.state for shard in shards}
     at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
@@ -862,7 +862,7 @@ def _parse(document: object) -> Any:
         text = document.decode("utf-8")
     elif isinstance(document, str):
         text = document
-    else:  # to JSON and back, so that only JSON's own types are left; no other keys, either
+    else:  # to JSON and back: its own types are left, and keys that it cannot have are dropped
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
     # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
     int_has_limit = hasattr(sys, "set_int_max_str_digits")
@@ -938,7 +938,7 @@ def _dial(peer: _Address, deadline: float, opened: contextlib.ExitStack) -> sock
 class _Connection(io.RawIOBase):
     """A socket with a deadline, read as a stream.
 
-    Closing the stream leaves the socket open: `opened` closes it, and the responses.
+    The stack `opened` owns the socket and the responses: closing the stream closes neither.
     """
 
     def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
@@ -1307,19 +1307,21 @@ _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking ag
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as it is, and as servers and gateways in four languages quote it in JSON."""
-    javascript = json.dumps(secret, ensure_ascii=False)[1:-1]  # "é/& becomes \"é/&
-    go = re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", javascript)  # \"é/\u0026
-    python = json.dumps(secret)[1:-1]  # \"\u00e9/&
-    php = python.replace("/", r"\/")  # \"\u00e9\/&
-    return {secret, javascript, go, python, php}
+    """Return a secret as it is, and as servers and gateways of many kinds quote it."""
+    javascript = json.dumps(secret, ensure_ascii=False)[1:-1]  # a"é/& becomes a\"é/&
+    go = re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", javascript)  # a\"é/\u0026
+    python = json.dumps(secret)[1:-1]  # a\"\u00e9/&
+    php = python.replace("/", r"\/")  # a\"\u00e9\/&
+    as_sent = secret.encode("latin-1").decode("utf-8", "replace")  # a header's é is no UTF-8
+    return {secret, javascript, go, python, php, as_sent}
 
 
 def _mask_cut_off(secret: str, text: str) -> str:
     """Mask the beginning of a secret at the end of a text, which may have been cut there."""
-    for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):
-        if text.endswith(secret[:length]):
-            return text[:-length] + "***"
+    whole = text.rstrip("\ufffd")  # without the rest of a character
+    for length in reversed(range(_SHORTEST_SECRET, len(secret))):
+        if whole.endswith(secret[:length]):
+            return whole[:-length] + "***"
     return text
 
 
@@ -1672,10 +1674,11 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             is_cut_short = isinstance(error, TransportTimeout) and time.monotonic() >= end
             if is_cut_short:  # by the limit, so the server is not to blame
                 break
-            gives_up = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
-            if gives_up or not error._is_transient:
+            if not error._is_transient:
                 raise
             progress.failed(error)
+            if limit == _NO_LIMIT and progress.failures > _MOST_FAILURES:
+                raise
             pause = max(pause, min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
         else:
             progress.answered(response)
@@ -2076,7 +2079,7 @@ def _run_as_program() -> int:
 
         if sys.platform != "win32":
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            # This ends the process without the `finally` below, and a shell's loop around it, too.
+            # Ends the process without the `finally` below. A shell's loop around it ends, too.
             os.kill(os.getpid(), signal.SIGINT)
         return 130  # on Windows, where os.kill would end it with another exit code
     finally:

@@ -1773,6 +1773,12 @@ def test_what_is_no_credential_or_a_short_one_masks_nothing_and_a_long_one_no_me
     for key, said in in_json.items():
         error = refused(serve(reply(f"key: {said}", 500)), headers={"X-Key": key})
         assert error.message.endswith(": key: ***") and error.body == "key: ***"
+    error = refused(
+        serve(reply("sécret-key".encode("latin-1"), 500)), headers={"X-Key": "sécret-key"}
+    )
+    assert error.body == "***"  # as it was sent
+    cut = head("Content-Length: 99", status="500 No") + "sécret-kéy".encode()[:-2]
+    assert refused(serve(cut), headers={"X-Key": "sécret-kéy"}).body == "***"
     error = refused(serve(NOT_FOUND), JobNotFound, headers={"X-Key": "not found"})
     assert "not found" not in error.message
     server = serve(requester=reply("no capability 'write:node'", 403), jobs=job_is())
