@@ -141,7 +141,7 @@ class InternalServerError(SDKError):
 
 
 class JobNotFound(InternalServerError):
-    """The server does not know the job. Up to v1.4.0 this is a 500, hence the base; then a 404."""
+    """The server does not know the job: a 500 up to v1.4.0, hence the base; since then a 404."""
 
 
 class TransportError(SDKError, OSError):
@@ -694,9 +694,9 @@ def _read_state(value: dict[str, Any]) -> JobState:
         raise _Mismatch("nothing in it belongs to a job's state")
     if "shards" in state:  # v0.3.20 to v0.3.23
         state["executions"] = state.pop("shards")
-    if "nodes" in state:  # up to v0.3.19, which send no state of the job
+    if "nodes" in state:  # up to v0.3.19
         state["executions"] = state.pop("nodes")
-        state.setdefault("state", _job_state(state["executions"]))
+        state.setdefault("state", _job_state(state["executions"]))  # they send no state of the job
     return JobState(**state)
 
 
@@ -951,10 +951,6 @@ class _Connection(io.RawIOBase):
         self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock
 
-    def halve_time_left(self) -> None:
-        """Leave the other half to what comes after this connection."""
-        self.deadline -= _seconds_left(self.deadline) / 2
-
     def readable(self) -> bool:
         return True
 
@@ -1039,7 +1035,7 @@ def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -
     """
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        connection.halve_time_left()
+        connection.deadline -= _seconds_left(connection.deadline) / 2
         for piece in _pieces(response):
             body += piece
             if len(body) > _MAX_REFUSAL:
@@ -1108,7 +1104,7 @@ class _Server:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
         name = (self.address.hostname or "").rstrip(".")
         sock = plain.timed_socket()  # its timeout bounds the handshake as a whole
-        secured = self.context.wrap_socket(sock, server_hostname=name)  # this takes `sock` over
+        secured = self.context.wrap_socket(sock, server_hostname=name)  # detaches `sock`
         return _Connection(opened.enter_context(secured), deadline, opened)
 
     def _open_tunnel(self, connection: _Connection, proxy: _Proxy) -> None:
@@ -1169,7 +1165,7 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not re.fullmatch(_HEADER_VALUE, value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
         if name.title() not in _FRAMING:
-            usable[name.title()] = value  # spelt as _OUR_HEADERS are, so that those replace it
+            usable[name.title()] = value  # spelt as in _OUR_HEADERS, which `_Call` puts over it
     return usable
 
 
@@ -1312,16 +1308,16 @@ def _spellings(secret: str) -> set[str]:
     go = re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", javascript)  # a\"é/\u0026
     python = json.dumps(secret)[1:-1]  # a\"\u00e9/&
     php = python.replace("/", r"\/")  # a\"\u00e9\/&
-    as_sent = secret.encode("latin-1").decode("utf-8", "replace")  # a header's é is no UTF-8
-    return {secret, javascript, go, python, php, as_sent}
+    as_read = secret.encode("latin-1").decode("utf-8", "replace")  # if it is echoed as it was sent
+    return {secret, javascript, go, python, php, as_read}
 
 
 def _mask_cut_off(secret: str, text: str) -> str:
     """Mask the beginning of a secret at the end of a text, which may have been cut there."""
-    whole = text.rstrip("\ufffd")  # without the rest of a character
+    end = text.rstrip("\ufffd")  # a cut may leave a part of a character
     for length in reversed(range(_SHORTEST_SECRET, len(secret))):
-        if whole.endswith(secret[:length]):
-            return whole[:-length] + "***"
+        if end.endswith(secret[:length]):
+            return end[:-length] + "***"
     return text
 
 
@@ -1549,11 +1545,12 @@ def _refusal_kind(route: tuple[str, str], answer: _Answer) -> type[SDKError]:
     is_about_job = re.search(r'"Component"\s*:\s*"JobStore"', answer.text)  # since v1.5.0
     says_not_found = re.search("(?i)job not found|no job found", answer.text)  # up to v1.4.0
     lacks_capability = "capability" in answer.text  # v1.7.0 and later, of a server with users
-    if (status == 404 and is_about_job) or (status == 500 and says_not_found):
+    is_missing_job = (status == 404 and is_about_job) or (status == 500 and says_not_found)
+    is_missing_route = status == 410 or (status in (404, 405) and not is_about_job)
+    is_closed_route = route == _REQUESTER and status in (403, 500) and lacks_capability
+    if is_missing_job:
         return JobNotFound
-    if status == 410 or (status in (404, 405) and not is_about_job):  # 410: v1.4.0 to v1.6.5
-        return _MissingRoute
-    if status in (403, 500) and lacks_capability and route == _REQUESTER:
+    if is_missing_route or is_closed_route:
         return _MissingRoute
     return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
 
@@ -1649,7 +1646,8 @@ def wait(
 ) -> StateResponse:
     """Ask, as `get` does, until the job has ended or, if it is a service or daemon, runs.
 
-    The pauses grow from 0.5 to 5 seconds. Retry-After makes them longer, up to 5 minutes.
+    A job without a state, or with one that is unknown here, has not ended. The pauses grow from 0.5
+    to 5 seconds. Retry-After makes them longer, up to 5 minutes.
 
     It goes on if no complete answer comes (unless a certificate is not trusted), and at 408, 425,
     429 and 5xx other than 500 and 501; without a `limit`, until the eleventh failure in a row.
