@@ -864,9 +864,10 @@ def _parse(document: object) -> Any:
         text = document
     else:  # to JSON and back: its own types are left, and keys that it cannot have are dropped
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
-    # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
-    int_has_limit = hasattr(sys, "set_int_max_str_digits")
-    parse_int: Callable[[str], int] = int if int_has_limit else _to_short_int
+    parse_int: Callable[[str], int] = int
+    if not hasattr(sys, "set_int_max_str_digits"):
+        # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
+        parse_int = _to_short_int
     text = text.lstrip("\ufeff")
     return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
 
