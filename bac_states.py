@@ -320,7 +320,7 @@ class JobState:
         """
         if self.state != "Completed":
             return False
-        # In doubt whether an execution is completed, a failed program counts.
+        # In doubt whether an execution is completed (7 and 9), a failed program counts.
         return not any(execution._program_failed for execution in self._maybe_completed)
 
     @property
@@ -862,7 +862,7 @@ def _parse(document: object) -> Any:
         text = document.decode("utf-8")
     elif isinstance(document, str):
         text = document
-    else:  # to JSON and back: its own types are left, and keys that it cannot have are dropped
+    else:  # to JSON and back: types that it lacks are refused, and keys of such types dropped
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
     parse_int: Callable[[str], int] = int
     if not hasattr(sys, "set_int_max_str_digits"):
@@ -1889,7 +1889,7 @@ def _say(message: str) -> None:
     if sys.stderr is not None:  # it is None if it was closed when Python started
         with contextlib.suppress(OSError, ValueError):
             line = f"bac_states: {_one_line(message, _MAX_MESSAGE)}"
-            print(line, file=sys.stderr, flush=True)
+            print(_printable(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 def _outputs(state: JobState) -> list[RunCommandResult]:

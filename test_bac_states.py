@@ -25,6 +25,7 @@ import gc
 import gzip
 import http.client
 import inspect
+import io
 import itertools
 import json
 import os
@@ -3196,6 +3197,12 @@ def test_output_is_escaped_where_its_encoding_lacks_a_character(serve, encoding)
     assert (ran.code, ran.err) == (0, "")
     shown = "nöde-☃".encode(encoding, "backslashreplace").decode(encoding)
     assert ran.out.split("\n")[2].split() == [shown, "Completed"]
+
+
+def test_a_problem_is_told_where_standard_error_lacks_a_character(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert bac_states.main(["--demo", "jöb"]) == 4
+    assert rb"Job not found. ID: j\xf6b" in sys.stderr.buffer.getvalue()
 
 
 def shell(redirection, *arguments):
