@@ -447,7 +447,8 @@ def _object_reader(
         if type(value) is not dict:
             raise _expected((dict,), value)
         found = {}
-        unconverted = {}  # by field, so that only the last spelling of a member is converted
+        # Of a member in many spellings only the last is converted: all of them could take too long.
+        unconverted = {}  # by field
         for name, item in value.items():
             try:
                 member = by_spelling[name]
@@ -657,8 +658,8 @@ def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     """Derive a job's state from its shards: servers that list nodes do not send it.
 
-    What decides is, in this order: any at work, any Error, any Completed, any Bidding. Cancelled is
-    the end of a node's bid, not of the job, and one whose bid lost may stay Bidding for ever.
+    In this order: any at work, any Error, any Completed, any Bidding. Cancelled is the end of a
+    node's bid, not of the job, and a node whose bid lost may stay Bidding for ever.
     """
     states = {shard.state for shard in shards}
     at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
@@ -1064,7 +1065,7 @@ class _Proxy:
     """A proxy, and the headers that tell it who its user is."""
 
     address: _Address
-    headers: Mapping[str, str] = dataclasses.field(repr=False)
+    headers: Mapping[str, str]
 
 
 @dataclasses.dataclass
@@ -1323,7 +1324,7 @@ def _mask_cut_off(secret: str, text: str) -> str:
 
 
 class _Secrets:
-    """The credentials that are sent. A server may quote them, but no error repeats them then.
+    """The credentials that are sent. A server may quote them; no message or body repeats them.
 
     Short ones are left out: masking them would garble innocent text. The password in a Basic
     authorization, the parts of a cookie, and escapes as in URLs and HTML are not looked for.
