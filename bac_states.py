@@ -57,7 +57,7 @@ if TYPE_CHECKING:  # importing typing at run time would make the import of this 
     _Reader = Callable[[Any], Any]
     _Address = urllib.parse.SplitResult
 else:
-    Any = object
+    Any = object  # for typing.get_type_hints
 
 __all__ = [
     "BadRequest", "DecodeError", "ExecutionState", "InternalServerError", "JobNotFound", "JobState",
@@ -320,7 +320,7 @@ class JobState:
         """
         if self.state != "Completed":
             return False
-        # In doubt whether an execution is completed (7 and 9), a failed program counts.
+        # A 7 or 9 of an unknown release may mean Completed, so its program counts, too.
         return not any(execution._program_failed for execution in self._maybe_completed)
 
     @property
@@ -413,39 +413,36 @@ def _folded(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-class _Members:
-    """The known members of an object, by their names in any spelling."""
-
-    def __init__(self, descriptions: Iterable[list[_Member]], aliases: Mapping[str, str]) -> None:
-        self._by_name = {_folded(member.field): member for each in descriptions for member in each}
-        for alias, field in aliases.items():
-            self._by_name[_folded(alias)] = self._by_name[_folded(field)]
-        # A cache, filled by `find`: without it, decoding takes 15 % longer.
-        self.by_spelling: dict[str, _Member | None] = {}
-
-    def find(self, name: str) -> _Member | None:
-        """Look a name up. The cache has bounds, for a server can invent names, and long ones."""
-        member = self._by_name.get(_folded(name))
-        if len(self.by_spelling) < 500 and len(name) < 100:
-            self.by_spelling[name] = member
-        return member
-
-
-def _object_reader(
-    model: Callable[..., Any] | None, *descriptions: list[_Member], **aliases: str
-) -> _Reader:
-    """Make a reader that turns an object into a model or, without one, into a dict of the fields.
+class _ObjectReader:
+    """Turns an object into a model or, without one, into a dict of the fields.
 
     ErrorMsg="runner_error" says that a member ErrorMsg is the same as runner_error. A member that
     is unknown or null is left out. If one comes in several spellings, the last counts.
     """
-    members = _Members(descriptions, aliases)
-    by_spelling = members.by_spelling
 
-    def read(value: Any) -> Any:
+    def __init__(
+        self, model: Callable[..., Any] | None, *descriptions: list[_Member], **aliases: str
+    ) -> None:
+        self._model = model
+        self._by_name = {_folded(member.field): member for each in descriptions for member in each}
+        for alias, field in aliases.items():
+            self._by_name[_folded(alias)] = self._by_name[_folded(field)]
+        # A cache: without it, decoding takes 15 % longer.
+        self._by_spelling: dict[str, _Member | None] = {}
+
+    def _find(self, name: str) -> _Member | None:
+        """Find a member by its name, and cache it."""
+        member = self._by_name.get(_folded(name))
+        # The cache has bounds, for a server can invent names, and long ones.
+        if len(self._by_spelling) < 500 and len(name) < 100:
+            self._by_spelling[name] = member
+        return member
+
+    def __call__(self, value: Any) -> Any:
         value = {} if value is None else value  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _expected((dict,), value)
+        by_spelling = self._by_spelling
         found = {}
         # Of a member in many spellings only the last is converted: all of them could take too long.
         unconverted = {}  # by field
@@ -453,7 +450,7 @@ def _object_reader(
             try:
                 member = by_spelling[name]
             except KeyError:
-                member = members.find(name)
+                member = self._find(name)
             if member is None or item is None:
                 continue
             if type(item) not in member.types:  # isinstance would take true for an integer
@@ -464,9 +461,7 @@ def _object_reader(
                 unconverted[member.field] = name, member.convert, item
         for field, (name, convert, item) in unconverted.items():
             found[field] = _read_at(name, convert, item)
-        return model(**found) if model else found
-
-    return read
+        return self._model(**found) if self._model else found
 
 
 def _check_size(items: Collection[Any]) -> None:
@@ -546,20 +541,20 @@ _to_desired_state = functools.partial(_to_word, words=_numbered("Pending|Running
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _object_reader(VerificationResult, _fields(bool, "complete", "result"))
-_read_s3 = _object_reader(
+_read_verification = _ObjectReader(VerificationResult, _fields(bool, "complete", "result"))
+_read_s3 = _ObjectReader(
     S3StorageSpec,
     _fields(str, "bucket", "key", "checksum", "version_id", "endpoint", "region"),
     ChecksumSHA256="checksum",  # the newer API's name
 )
-_read_storage = _object_reader(
+_read_storage = _ObjectReader(
     StorageSpec,
     _fields(str, "storage_source", "name", "cid", "url", "path", "source_path", "repo"),
     _fields(bool, "read_write"),
     _fields(dict, "s3", convert=_read_s3),
     _fields(dict, "metadata", convert=functools.partial(_read_map, _to_text)),
 )
-_read_output = _object_reader(
+_read_output = _ObjectReader(
     RunCommandResult,
     _fields(str, "stdout", "stderr", "runner_error"),
     _fields(bool, "stdout_truncated", "stderr_truncated"),
@@ -577,9 +572,9 @@ _EXECUTION = (  # all but its state
     _fields(dict, "run_output", convert=_read_output),
     _fields(str, "create_time", "update_time", convert=_to_time),
 )
-_read_execution = _object_reader(ExecutionState, *_EXECUTION, _fields(str, "state"))
+_read_execution = _ObjectReader(ExecutionState, *_EXECUTION, _fields(str, "state"))
 _read_executions = functools.partial(_read_array, _read_execution)
-_read_shard_with_executions = _object_reader(
+_read_shard_with_executions = _ObjectReader(
     None, _fields(list, "executions", convert=_read_executions)
 )
 
@@ -611,7 +606,7 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
-_read_shard = _object_reader(
+_read_shard = _ObjectReader(
     None,
     *_EXECUTION,
     _fields((int, str), "state"),
@@ -627,7 +622,7 @@ def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
     return {int(key): shard for key, shard in _read_map(_read_shard, shards).items()}
 
 
-_read_node = _object_reader(None, _fields(dict, "shards", convert=_read_shards))
+_read_node = _ObjectReader(None, _fields(dict, "shards", convert=_read_shards))
 
 
 def _from_shard(
@@ -674,7 +669,7 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     return "New"  # no shard, or only Cancelled ones
 
 
-_read_state_members = _object_reader(
+_read_state_members = _ObjectReader(
     None,
     _fields(str, "job_id", "state", "status"),
     _fields(int, "version"),
@@ -693,11 +688,13 @@ def _read_state(value: dict[str, Any]) -> JobState:
     state = _read_state_members(value)
     if not state:  # it is something else, such as the State of a Job that was printed alone
         raise _Mismatch("nothing in it belongs to a job's state")
-    if "shards" in state:  # v0.3.20 to v0.3.23
-        state["executions"] = state.pop("shards")
-    if "nodes" in state:  # up to v0.3.19
-        state["executions"] = state.pop("nodes")
-        state.setdefault("state", _job_state(state["executions"]))  # they send no state of the job
+    shards = state.pop("shards", None)  # v0.3.20 to v0.3.23
+    nodes = state.pop("nodes", None)  # up to v0.3.19, without a state of the job
+    if nodes is not None:
+        state["executions"] = nodes
+        state.setdefault("state", _job_state(nodes))
+    elif shards is not None:
+        state["executions"] = shards
     return JobState(**state)
 
 
@@ -709,7 +706,7 @@ def _read_state(value: dict[str, Any]) -> JobState:
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_type_and_params = _object_reader(None, _fields(str, "Type"), _fields(dict, "Params"))
+_read_type_and_params = _ObjectReader(None, _fields(str, "Type"), _fields(dict, "Params"))
 
 
 def _read_result(value: dict[str, Any]) -> StorageSpec:
@@ -725,18 +722,18 @@ def _read_result(value: dict[str, Any]) -> StorageSpec:
     return dataclasses.replace(storage, storage_source=source)
 
 
-_read_named_state = _object_reader(None, _fields(str, "StateType", "Message"))
-_read_numbered_state = _object_reader(
+_read_named_state = _ObjectReader(None, _fields(str, "StateType", "Message"))
+_read_numbered_state = _ObjectReader(
     None, _fields((int, str), "StateType"), _fields(str, "Message")
 )
-_read_newer_job = _object_reader(
+_read_newer_job = _ObjectReader(
     None,
     _fields(str, "ID", "Name", "Type"),
     _fields(dict, "State", convert=_read_named_state),
     _fields(int, "Revision"),
     _fields(int, "CreateTime", "ModifyTime", convert=_to_utc),
 )
-_read_newer_execution = _object_reader(
+_read_newer_execution = _ObjectReader(
     None,
     _fields(str, "ID", "JobID", "NodeID"),
     _fields(int, "PartitionIndex"),  # v1.6.1+
@@ -747,7 +744,7 @@ _read_newer_execution = _object_reader(
     _fields(int, "CreateTime", "ModifyTime", convert=_to_utc),
 )
 _read_newer_executions = functools.partial(_read_array, _read_newer_execution)
-_read_listing = _object_reader(
+_read_listing = _ObjectReader(
     None,
     _fields(list, "Items", convert=_read_newer_executions),  # v1.4.0+
     Executions="Items",  # v1.2.2 to v1.3.2
@@ -786,7 +783,7 @@ def _from_newer_job(
     state = job.get("State", {})
     word: str = state.get("StateType", "")
     return JobState(
-        job_id=job["ID"],  # `_decode` has checked that there is one
+        job_id=job["ID"],  # `_state_of` has checked that there is one
         state=_JOB_WORDS.get(word, word),
         status=state.get("Message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
@@ -824,7 +821,7 @@ def _join(first: str, second: str) -> str:
     return first or second
 
 
-_read_answer = _object_reader(
+_read_answer = _ObjectReader(
     None,
     _fields(dict, "state", convert=_read_state),
     _fields(dict, "Job", convert=_read_newer_job),
@@ -836,18 +833,23 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     """Decode an answer, which has to be about the job `asked` for, if one is given."""
     parsed = _parse(document)
     answer = _read_answer(parsed)
-    job = answer.get("Job", {})
-    if "state" in answer:
-        state: JobState = answer["state"]
-    elif job.get("ID"):
-        executions = answer.get("Executions", {}).get("Items", ())
-        state = _from_newer_job(job, executions, _execution_words(server_version))
-    else:
-        raise _Mismatch("it has no state, and no Job with an ID")
-    if not _is_about(asked, state.job_id, job.get("Name", "")):
+    state = _state_of(answer, server_version)
+    if not _is_about(asked, state.job_id, answer.get("Job", {}).get("Name", "")):
         raise _Mismatch(f"it is about the job {state.job_id}")
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
     return StateResponse(state, server_version, raw)
+
+
+def _state_of(answer: dict[str, Any], server_version: str) -> JobState:
+    """Return the state in an answer of either kind."""
+    if "state" in answer:
+        state: JobState = answer["state"]
+        return state
+    job = answer.get("Job", {})
+    if not job.get("ID"):
+        raise _Mismatch("it has no state, and no Job with an ID")
+    executions = answer.get("Executions", {}).get("Items", ())
+    return _from_newer_job(job, executions, _execution_words(server_version))
 
 
 def _is_about(asked: str, job_id: str, name: str) -> bool:
@@ -865,16 +867,15 @@ def _parse(document: object) -> Any:
         text = document
     else:  # to JSON and back: types that it lacks are refused, and keys of such types dropped
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
-    parse_int: Callable[[str], int] = int
-    if not hasattr(sys, "set_int_max_str_digits"):
-        # Before 3.7.14, 3.8.14, 3.9.14 and 3.10.7, int() works for minutes on millions of digits.
-        parse_int = _to_short_int
     text = text.lstrip("\ufeff")
+    has_limit = hasattr(sys, "set_int_max_str_digits")  # since 3.7.14, 3.8.14, 3.9.14 and 3.10.7
+    parse_int = None if has_limit else _to_short_int
     return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
 
 
 def _to_short_int(digits: str) -> int:
-    if len(digits) > 4300:  # the limit of the newer ones
+    """Do as a newer int(): the old one works for minutes on millions of digits."""
+    if len(digits) > 4300:
         raise ValueError("an integer of more than 4300 digits")
     return int(digits)
 
@@ -908,8 +909,13 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
+_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
+
+
+class _Refused(OSError):
+    """A proxy's refusal for good: asking again cannot help."""
 
 
 def _seconds_left(deadline: float) -> float:
@@ -920,75 +926,82 @@ def _seconds_left(deadline: float) -> float:
     return min(left, 2e6)  # the timeout of a socket overflows at 2.1e6
 
 
-def _dial(peer: _Address, deadline: float, opened: contextlib.ExitStack) -> socket.socket:
-    """Connect to the first address that answers. `opened` is to close every socket made here."""
-    port = peer.port or (443 if peer.scheme == "https" else 80)
-    addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
-    failure = OSError("the host has no address")
-    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-        share = _seconds_left(deadline) / (len(addresses) - tried)  # the others need time, too
-        try:
-            sock = opened.enter_context(socket.socket(family, kind, protocol))
-            sock.settimeout(share)
-            sock.connect(address)
-            return sock
-        except OSError as error:  # try the next: this machine may lack IPv6, for example
-            failure = error
-    raise failure
+class _Connection(contextlib.ExitStack):
+    """A connection whose every step ends by its deadline. It closes all that was opened for it."""
 
-
-class _Connection(io.RawIOBase):
-    """A socket with a deadline, read as a stream.
-
-    The stack `opened` owns the socket and the responses: closing the stream closes neither.
-    """
-
-    def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
-        self._sock = sock
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
         self.deadline = deadline
-        self.opened = opened
+
+    def dial(self, peer: _Address) -> None:
+        """Connect to the first address that answers."""
+        port = peer.port or (443 if peer.scheme == "https" else 80)
+        addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
+        failure = OSError("the host has no address")
+        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+            share = _seconds_left(self.deadline) / (len(addresses) - tried)  # others need time, too
+            try:
+                self._sock = self.enter_context(socket.socket(family, kind, protocol))
+                self._sock.settimeout(share)
+                self._sock.connect(address)
+                return
+            except OSError as error:  # try the next: this machine may lack IPv6, for example
+                failure = error
+        raise failure
 
     def timed_socket(self) -> socket.socket:
         """Return the socket for the next step, with the time left as its timeout."""
         self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock
 
+    def start_tls(self, context: ssl.SSLContext, name: str) -> None:
+        """Go on by TLS with the server of this name."""
+        plain = self.timed_socket()  # its timeout bounds the handshake as a whole
+        self._sock = self.enter_context(context.wrap_socket(plain, server_hostname=name))
+
+    def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> http.client.HTTPResponse:
+        """Send a request, and return the response once its status and headers are read."""
+        # No part has a line end: URLs and headers are checked, and the job's id is quoted.
+        lines = [f"{method} {target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        self.timed_socket().sendall(head + body)
+        sock: Any = self  # HTTPResponse wants a socket, but calls only its makefile()
+        response = self.enter_context(http.client.HTTPResponse(sock))
+        response.begin()  # not documented; if it goes away, this is an AttributeError
+        return response
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Return what is received as a file."""
+        return io.BufferedReader(_Stream(self))
+
+    def halve_time_left(self) -> None:
+        """Bring the deadline forward to half of the time that is left."""
+        self.deadline = (time.monotonic() + self.deadline) / 2
+
+
+class _Stream(io.RawIOBase):
+    """What a connection receives, each piece by the connection's deadline."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self.timed_socket().recv_into(buffer)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """Return the stream with a buffer, as HTTPResponse asks its socket for one."""
-        return io.BufferedReader(self)
-
-
-def _request(
-    connection: _Connection,
-    method: str,
-    target: str,
-    headers: Mapping[str, str],
-    body: bytes = b"",
-) -> http.client.HTTPResponse:
-    """Send a request, and return the response once its status and headers are read."""
-    # No part has a line end: URLs and headers are checked, and the job's id is quoted.
-    lines = [f"{method} {target} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if body:
-        lines.append(f"Content-Length: {len(body)}")
-    head = "\r\n".join([*lines, "", ""]).encode("latin-1")
-    connection.timed_socket().sendall(head + body)
-    sock: Any = connection  # HTTPResponse wants a socket, but calls only its makefile()
-    response = connection.opened.enter_context(http.client.HTTPResponse(sock))
-    response.begin()  # not documented; if it goes away, this is an AttributeError
-    return response
+        return self._connection.timed_socket().recv_into(buffer)
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
     """Yield a body as it arrives, up to its declared length, its last chunk, or the end of all.
 
-    One that is cut short just ends, unless it comes in chunks: then IncompleteRead is raised.
+    `read1` keeps to these on every Python. If the body is cut short, it raises IncompleteRead for
+    one in chunks, but just ends any other.
     """
     piece = response.read1(65536)
     while piece:
@@ -1023,21 +1036,16 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
             raise OSError(_TOO_LARGE)
     if length is not None and len(body) < length:
         raise OSError(_CUT_SHORT)
-    # http.client does not notice if the headers are cut short: it finds no length, and no body.
-    is_framed = length is not None or coding == "chunked"
-    if not body and not is_framed:
+    if not body and length is None and coding != "chunked":
+        # To http.client, headers that are cut short just end: it finds no length, and no body.
         raise OSError(_CUT_SHORT)
     return body
 
 
-def _read_excerpt(response: http.client.HTTPResponse, connection: _Connection) -> bytearray:
-    """Read the body of a refusal, as far as it comes in half of the time left.
-
-    The other half is for asking on another route.
-    """
+def _read_excerpt(response: http.client.HTTPResponse) -> bytearray:
+    """Read the body of a refusal, as far as it comes."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        connection.deadline -= _seconds_left(connection.deadline) / 2
         for piece in _pieces(response):
             body += piece
             if len(body) > _MAX_REFUSAL:
@@ -1085,36 +1093,34 @@ class _Server:
         if self.proxy and self.address.scheme == "http":
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
             headers = {**headers, **self.proxy.headers}
-        with contextlib.ExitStack() as opened:
-            connection = self._connect(deadline, opened)
-            response = _request(connection, method, target, headers, body)
+        with _Connection(deadline) as connection:
+            self._connect(connection)
+            response = connection.request(method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                content = _read_excerpt(response, connection)
+                connection.halve_time_left()  # the other half is for asking on another route
+                content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
-    def _connect(self, deadline: float, opened: contextlib.ExitStack) -> _Connection:
+    def _connect(self, connection: _Connection) -> None:
         """Connect to the server, for https by TLS and, if there is a proxy, through a tunnel."""
-        peer = self.proxy.address if self.proxy else self.address
-        plain = _Connection(_dial(peer, deadline, opened), deadline, opened)
+        connection.dial(self.proxy.address if self.proxy else self.address)
         if self.address.scheme == "http":
-            return plain
+            return
         if self.proxy:
-            self._open_tunnel(plain, self.proxy)
+            self._open_tunnel(connection, self.proxy)
         if self.context is None:
             self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
-        name = (self.address.hostname or "").rstrip(".")
-        sock = plain.timed_socket()  # its timeout bounds the handshake as a whole
-        secured = self.context.wrap_socket(sock, server_hostname=name)  # detaches `sock`
-        return _Connection(opened.enter_context(secured), deadline, opened)
+        connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
 
     def _open_tunnel(self, connection: _Connection, proxy: _Proxy) -> None:
         """Have the proxy pass on what follows to the server (RFC 9110, 9.3.6)."""
         target = self.address.netloc if self.address.port else f"{self.address.netloc}:443"
-        response = _request(connection, "CONNECT", target, {"Host": target, **proxy.headers})
+        response = connection.request("CONNECT", target, {"Host": target, **proxy.headers})
         if response.status != 200:
-            raise OSError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
+            kind = OSError if response.status in _TRANSIENT else _Refused
+            raise kind(f"the proxy refuses a tunnel: {response.status} {response.reason}")
 
 
 # ------------------------------------------------------------------------ arguments, environment
@@ -1125,7 +1131,7 @@ _OUR_HEADERS = {
     "Content-Type": "application/json",
     "User-Agent": f"bac_states/{__version__}",
 }
-_FRAMING = {"Content-Length", "Expect", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+_FRAMING = {"content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
 _HEADER_VALUE = r"[\t -~\xa0-\xff]*"  # one line of Latin-1
 _HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*\.?"  # a name or an IPv4 address
 _URL = rf"(?i)https?://({_HOST}|\[(?P<ipv6>[^]]+)\])(:\d+)?(/[^ ?#\\]*)?"
@@ -1166,8 +1172,8 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise ValueError("headers has a name that no header can have")
         if not re.fullmatch(_HEADER_VALUE, value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
-        if name.title() not in _FRAMING:
-            usable[name.title()] = value  # spelt as in _OUR_HEADERS, which `_Call` puts over it
+        if name.lower() not in _FRAMING:
+            usable[name.title()] = value  # as _OUR_HEADERS are spelt, which may replace it
     return usable
 
 
@@ -1293,15 +1299,9 @@ def _environment_context() -> ssl.SSLContext | None:
         raise ValueError("BACALHAU_API_TLS_CAFILE has to name a file of certificates") from error
 
 
-# ---------------------------------------------------------------------------------------- asking
-# `_ask` puts the question of a `_Call` to one route after the other. An `_Answer` with status 200
-# holds the job's state; any other is a refusal, or says that the server does not have the route.
+# --------------------------------------------------------------------------------------- secrets
 
-_REQUESTER = ("POST", "/requester/states")  # v0.3.17 to v1.3.2
-_NEWER_API = ("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
-_OLDEST = ("POST", "/states")  # v0.2.0 to v0.3.16
 _SHORTEST_SECRET = 8  # characters
-_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
 
 
 def _spellings(secret: str) -> set[str]:
@@ -1317,9 +1317,11 @@ def _spellings(secret: str) -> set[str]:
 def _mask_cut_off(secret: str, text: str) -> str:
     """Mask the beginning of a secret at the end of a text, which may have been cut there."""
     end = text.rstrip("\ufffd")  # a cut may leave a part of a character
-    for length in reversed(range(_SHORTEST_SECRET, len(secret))):
-        if end.endswith(secret[:length]):
-            return end[:-length] + "***"
+    beginning = secret[:-1]
+    while len(beginning) >= _SHORTEST_SECRET:
+        if end.endswith(beginning):
+            return end[: -len(beginning)] + "***"
+        beginning = beginning[:-1]
     return text
 
 
@@ -1363,10 +1365,28 @@ class _Secrets:
         A traceback tells its text and those of the errors that led to it. JSONDecodeError and
         UnicodeDecodeError also hold the whole `document`.
         """
-        import traceback
+        import traceback  # only errors need it
 
         told = "".join(traceback.format_exception(type(error), error, None)) + document
         return None if self.are_in(told) else error
+
+
+# ---------------------------------------------------------------------------------------- asking
+# `_ask` puts the question of a `_Call` to one route after the other. An `_Answer` with status 200
+# holds the job's state; any other is a refusal, or says that the server does not have the route.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Route:
+    """Where servers of some releases are asked for a job's state."""
+
+    method: str
+    path: str  # {} is for the job's id
+
+
+_REQUESTER = _Route("POST", "/requester/states")  # v0.3.17 to v1.3.2
+_NEWER_API = _Route("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  # v1.0.4+
+_OLDEST = _Route("POST", "/states")  # v0.2.0 to v0.3.16
 
 
 class _Call:
@@ -1402,7 +1422,7 @@ class _Call:
         if self.request.job_id.startswith("j-"):  # an id of the newer API
             self.prefer(_NEWER_API)
 
-    def prefer(self, route: tuple[str, str]) -> None:
+    def prefer(self, route: _Route) -> None:
         """Ask this route first from now on."""
         self.routes.remove(route)
         self.routes.insert(0, route)
@@ -1416,23 +1436,22 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask one route after the other until one answers, all within `seconds`."""
     deadline = time.monotonic() + seconds
     missing = []
-    untried = list(call.routes)
-    while untried:
-        route = untried.pop(0)
+    routes = list(call.routes)
+    for tried, route in enumerate(routes, start=1):
         try:
             response = _ask_route(call, route, deadline)
         except _MissingRoute as error:
             missing.append(error)
-        else:
-            if _lists_executions(response.raw):
-                call.prefer(route)
-                return response
-            return _ask_for_executions(call, response, untried, deadline)
+            continue
+        if not _lists_executions(response.raw):
+            return _ask_for_executions(call, response, routes[tried:], deadline)
+        call.prefer(route)
+        return response
     raise _no_route(call, missing) from missing[-1]
 
 
 def _ask_for_executions(
-    call: _Call, incomplete: StateResponse, routes: list[tuple[str, str]], deadline: float
+    call: _Call, incomplete: StateResponse, routes: list[_Route], deadline: float
 ) -> StateResponse:
     """Ask the other routes for the executions that an answer lacks.
 
@@ -1450,7 +1469,7 @@ def _ask_for_executions(
     return incomplete
 
 
-def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateResponse:
+def _ask_route(call: _Call, route: _Route, deadline: float) -> StateResponse:
     """Ask on one route."""
     answer = _exchange(call, route, deadline)
     if answer.status != 200:
@@ -1462,15 +1481,14 @@ def _ask_route(call: _Call, route: tuple[str, str], deadline: float) -> StateRes
 # quote a secret, so these two raise below their handlers.
 
 
-def _exchange(call: _Call, route: tuple[str, str], deadline: float) -> _Answer:
+def _exchange(call: _Call, route: _Route, deadline: float) -> _Answer:
     """Put the question on a route, and return what the server answers."""
-    method, template = route
     job_id = call.request.job_id
-    path = template.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
+    path = route.path.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
     asked = {"client_id": call.request.client_id, "job_id": job_id}
-    data = json.dumps(asked).encode() if method == "POST" else b""
+    data = json.dumps(asked).encode() if route.method == "POST" else b""
     try:
-        return call.server.exchange(method, path, call.headers, data, deadline)
+        return call.server.exchange(route.method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
         error = caught
     raise _no_answer(call, path, error) from call.secrets.safe_cause(error)
@@ -1499,27 +1517,31 @@ def _no_answer(call: _Call, path: str, error: Exception) -> TransportError:
     way = " through the proxy" if call.server.proxy else ""
     why = call.secrets.hide(_network_text(error, call.timeout))
     failure = kind(f"no complete answer{way} from {call.secrets.shorten(url)}: {why}", url=url)
-    failure._is_transient = not isinstance(error, ssl.SSLCertVerificationError)
+    failure._is_transient = not isinstance(error, (ssl.SSLCertVerificationError, _Refused))
     return failure
 
 
 def _network_text(error: Exception, seconds: float) -> str:
     """Say in words what went wrong on the network. `seconds` is the time that the call had."""
-    time_is_up = isinstance(error, _TIMEOUTS) and error.errno is None  # the kernel's has ETIMEDOUT
-    if time_is_up:
+    if isinstance(error, ssl.SSLError):
+        return _tls_text(error)
+    if isinstance(error, http.client.IncompleteRead):
+        return _CUT_SHORT
+    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
         return f"timed out after {seconds:g} s"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}"
+
+
+def _tls_text(error: ssl.SSLError) -> str:
+    """Say in words why TLS failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
         remedy = "pass an ssl_context or, for the command, set BACALHAU_API_TLS_CAFILE"
         return f"its certificate is not trusted ({why}); to trust it, {remedy}"
-    if isinstance(error, http.client.IncompleteRead):
-        return _CUT_SHORT
-    if isinstance(error, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
-        text = re.sub(r"^\[.*?\] ", "", error.strerror or str(error))
-        return "TLS failed: " + re.sub(r" \(\S+\)$", "", text)
-    if isinstance(error, OSError):
-        return error.strerror or str(error) or type(error).__name__
-    return f"{type(error).__name__}: {error}"
+    text = error.strerror or str(error)  # "[SSL: ALERT] what happened (_ssl.c:1006)"
+    return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", text)
 
 
 def _no_state(call: _Call, answer: _Answer, error: Exception) -> DecodeError:
@@ -1541,23 +1563,22 @@ def _no_state(call: _Call, answer: _Answer, error: Exception) -> DecodeError:
 #      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
 
-def _refusal_kind(route: tuple[str, str], answer: _Answer) -> type[SDKError]:
+def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     """Tell what a status other than 200 means."""
     status = answer.status
     is_about_job = re.search(r'"Component"\s*:\s*"JobStore"', answer.text)  # since v1.5.0
     says_not_found = re.search("(?i)job not found|no job found", answer.text)  # up to v1.4.0
-    lacks_capability = "capability" in answer.text  # v1.7.0 and later, of a server with users
-    is_missing_job = (status == 404 and is_about_job) or (status == 500 and says_not_found)
-    is_missing_route = status == 410 or (status in (404, 405) and not is_about_job)
-    is_closed_route = route == _REQUESTER and status in (403, 500) and lacks_capability
-    if is_missing_job:
+    if (status == 404 and is_about_job) or (status == 500 and says_not_found):
         return JobNotFound
-    if is_missing_route or is_closed_route:
+    if status == 410 or (status in (404, 405) and not is_about_job):
+        return _MissingRoute
+    # So v1.7.0 and later answer for a route that they lack, if they have users.
+    if route == _REQUESTER and status in (403, 500) and "capability" in answer.text:
         return _MissingRoute
     return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
 
 
-def _refusal(call: _Call, route: tuple[str, str], answer: _Answer) -> SDKError:
+def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
     """Make the error for a status other than 200."""
     kind = _refusal_kind(route, answer)
     said = call.secrets.hide(_refusal_text(answer))
@@ -1573,8 +1594,8 @@ def _refusal(call: _Call, route: tuple[str, str], answer: _Answer) -> SDKError:
     return refusal
 
 
-_read_details = _object_reader(None, _fields(str, "reason"))
-_read_refusal = _object_reader(
+_read_details = _ObjectReader(None, _fields(str, "reason"))
+_read_refusal = _ObjectReader(
     None,
     _fields(str, "message", "error"),
     _fields(dict, "details", convert=_read_details),
@@ -1651,8 +1672,9 @@ def wait(
     A job without a state, or with one that is unknown here, has not ended. The pauses grow from 0.5
     to 5 seconds. Retry-After makes them longer, up to 5 minutes.
 
-    It goes on if no complete answer comes (unless a certificate is not trusted), and at 408, 425,
-    429 and 5xx other than 500 and 501; without a `limit`, until the eleventh failure in a row.
+    It goes on if no complete answer comes (unless a certificate is not trusted, or a proxy refuses
+    for good), and at 408, 425, 429 and 5xx other than 500 and 501; without a `limit`, until the
+    eleventh failure in a row.
     Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
     resolving names and decoding either.
     """

@@ -2792,6 +2792,14 @@ def test_of_tls_s_faults_a_certificate_alone_ends_a_wait_at_once(serve, clock, t
     error_of(WaitTimeout, bac_states.wait, JOB, server_url=without_tls, limit=9)
 
 
+def test_a_proxy_that_refuses_a_tunnel_for_good_ends_a_wait_at_once(monkeypatch, serve, clock, tls):
+    proxy = serve([reply("busy", 502), tls.tunnel(job_is("InProgress")), reply("no", 407)])
+    monkeypatch.setenv("https_proxy", proxy.url)
+    wait = functools.partial(bac_states.wait, ssl_context=tls.client)
+    error_of(TransportError, wait, JOB, server_url="https://loopback.test")
+    assert len(clock.pauses) == 2
+
+
 def test_the_eleventh_failure_in_a_row_ends_a_wait_without_a_limit(serve, clock):
     assert wait_for(serve([*[BUSY] * 10, job_is()])).state.succeeded
     answers = [BUSY] * 9 + [job_is("InProgress")] + [BUSY] * 9 + [job_is()]
