@@ -927,7 +927,7 @@ def _seconds_left(deadline: float) -> float:
 
 
 class _Connection(contextlib.ExitStack):
-    """A connection whose every step ends by its deadline. It closes all that was opened for it."""
+    """A connection whose every step ends by its deadline. Leaving its `with` closes its sockets."""
 
     def __init__(self, deadline: float) -> None:
         super().__init__()
@@ -971,7 +971,7 @@ class _Connection(contextlib.ExitStack):
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         self.timed_socket().sendall(head + body)
         sock: Any = self  # HTTPResponse wants a socket, but calls only its makefile()
-        response = self.enter_context(http.client.HTTPResponse(sock))
+        response = http.client.HTTPResponse(sock)
         response.begin()  # not documented; if it goes away, this is an AttributeError
         return response
 
