@@ -927,7 +927,7 @@ def _seconds_left(deadline: float) -> float:
 
 
 class _Connection(contextlib.ExitStack):
-    """A connection whose every step ends by its deadline. Leaving its `with` closes its sockets."""
+    """A connection whose every step ends by its deadline. Leaving its `with` closes all of it."""
 
     def __init__(self, deadline: float) -> None:
         super().__init__()
@@ -970,14 +970,10 @@ class _Connection(contextlib.ExitStack):
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         self.timed_socket().sendall(head + body)
-        sock: Any = self  # HTTPResponse wants a socket, but calls only its makefile()
-        response = http.client.HTTPResponse(sock)
+        sock: Any = _Stream(self)  # HTTPResponse wants a socket, but calls only its makefile()
+        response = self.enter_context(http.client.HTTPResponse(sock))
         response.begin()  # not documented; if it goes away, this is an AttributeError
         return response
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """Return what is received as a file."""
-        return io.BufferedReader(_Stream(self))
 
     def halve_time_left(self) -> None:
         """Bring the deadline forward to half of the time that is left."""
@@ -995,6 +991,9 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         return self._connection.timed_socket().recv_into(buffer)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -1036,8 +1035,9 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
             raise OSError(_TOO_LARGE)
     if length is not None and len(body) < length:
         raise OSError(_CUT_SHORT)
-    if not body and length is None and coding != "chunked":
-        # To http.client, headers that are cut short just end: it finds no length, and no body.
+    # To http.client, headers that are cut short just end: it finds no length, and no body.
+    headers_may_be_cut = length is None and coding != "chunked"
+    if not body and headers_may_be_cut:
         raise OSError(_CUT_SHORT)
     return body
 
@@ -1099,7 +1099,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.halve_time_left()  # the other half is for asking on another route
+                connection.halve_time_left()  # the call's other half is for another route
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1306,12 +1306,16 @@ _SHORTEST_SECRET = 8  # characters
 
 def _spellings(secret: str) -> set[str]:
     """Return a secret as it is, and as servers and gateways of many kinds quote it."""
-    javascript = json.dumps(secret, ensure_ascii=False)[1:-1]  # a"é/& becomes a\"é/&
-    go = re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", javascript)  # a\"é/\u0026
-    python = json.dumps(secret)[1:-1]  # a\"\u00e9/&
-    php = python.replace("/", r"\/")  # a\"\u00e9\/&
-    as_read = secret.encode("latin-1").decode("utf-8", "replace")  # if it is echoed as it was sent
-    return {secret, javascript, go, python, php, as_read}
+    as_json = json.dumps(secret, ensure_ascii=False)[1:-1]
+    as_ascii = json.dumps(secret)[1:-1]
+    return {
+        secret,  # a"é/&
+        as_json,  # a\"é/& in JavaScript
+        re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", as_json),  # a\"é/\u0026 in Go
+        as_ascii,  # a\"\u00e9/& in Python
+        as_ascii.replace("/", r"\/"),  # a\"\u00e9\/& in PHP
+        secret.encode("latin-1").decode("utf-8", "replace"),  # echoed in Latin-1, as it was sent
+    }
 
 
 def _mask_cut_off(secret: str, text: str) -> str:
@@ -1335,7 +1339,7 @@ class _Secrets:
     def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
         secrets: list[str] = []
         for name, value in headers:
-            if re.search("(?i)auth|cookie|key|pass|secret|session|token", name):
+            if re.search("(?i)auth|cookie|credential|key|pass|secret|session|token", name):
                 value = value.strip()
                 secrets += [value, value.split(" ")[-1]]  # "Bearer abc" and "abc"
         spellings: set[str] = set()
@@ -1433,40 +1437,29 @@ class _MissingRoute(SDKError):
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
-    """Ask one route after the other until one answers, all within `seconds`."""
-    deadline = time.monotonic() + seconds
-    missing = []
-    routes = list(call.routes)
-    for tried, route in enumerate(routes, start=1):
-        try:
-            response = _ask_route(call, route, deadline)
-        except _MissingRoute as error:
-            missing.append(error)
-            continue
-        if not _lists_executions(response.raw):
-            return _ask_for_executions(call, response, routes[tried:], deadline)
-        call.prefer(route)
-        return response
-    raise _no_route(call, missing) from missing[-1]
+    """Ask one route after the other until an answer lists the executions, all within `seconds`.
 
-
-def _ask_for_executions(
-    call: _Call, incomplete: StateResponse, routes: list[_Route], deadline: float
-) -> StateResponse:
-    """Ask the other routes for the executions that an answer lacks.
-
-    If each of them refuses for good, the incomplete answer counts after all.
+    An answer without them counts if the other routes have none, or refuse for good.
     """
-    for route in routes:
+    deadline = time.monotonic() + seconds
+    incomplete = None  # an answer without the executions
+    refusals = []
+    for route in list(call.routes):
         try:
             response = _ask_route(call, route, deadline)
         except SDKError as error:
-            if error._is_transient or isinstance(error, DecodeError):
+            leads_on = isinstance(error, _MissingRoute) or incomplete is not None
+            if error._is_transient or not leads_on:
                 raise
+            refusals.append(error)
         else:
-            call.prefer(route)
-            return response
-    return incomplete
+            if _lists_executions(response.raw):
+                call.prefer(route)
+                return response
+            incomplete = response
+    if incomplete is not None:
+        return incomplete
+    raise _no_route(call, refusals) from refusals[-1]
 
 
 def _ask_route(call: _Call, route: _Route, deadline: float) -> StateResponse:
@@ -1568,12 +1561,14 @@ def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     status = answer.status
     is_about_job = re.search(r'"Component"\s*:\s*"JobStore"', answer.text)  # since v1.5.0
     says_not_found = re.search("(?i)job not found|no job found", answer.text)  # up to v1.4.0
-    if (status == 404 and is_about_job) or (status == 500 and says_not_found):
+    lacks_capability = "capability" in answer.text  # v1.7.0 and later, of a server with users
+    if status == 404:
+        return JobNotFound if is_about_job else _MissingRoute
+    if status == 500 and says_not_found:
         return JobNotFound
-    if status == 410 or (status in (404, 405) and not is_about_job):
+    if status == 410 or (status == 405 and not is_about_job):
         return _MissingRoute
-    # So v1.7.0 and later answer for a route that they lack, if they have users.
-    if route == _REQUESTER and status in (403, 500) and "capability" in answer.text:
+    if route == _REQUESTER and status in (403, 500) and lacks_capability:
         return _MissingRoute
     return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
 
@@ -1620,7 +1615,7 @@ def _refusal_text(answer: _Answer) -> str:
     return words or answer.text.strip() or answer.reason or "no reason given"
 
 
-def _no_route(call: _Call, missing: list[_MissingRoute]) -> SDKError:
+def _no_route(call: _Call, missing: list[SDKError]) -> SDKError:
     """Make the error that names every route and its status."""
     told = [f"{error.status_code} from {call.secrets.shorten(error.url, 99)}" for error in missing]
     message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
@@ -1687,15 +1682,15 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
     """Ask until the job has ended. Whatever is new is told to `say`, a line at a time."""
     end = time.monotonic() + limit
     pauses = _pauses()
-    progress = _Progress(call.secrets.shorten(call.request.job_id, 99), say)
+    progress = _Progress(call, say)
     while time.monotonic() < end:
         pause = next(pauses)
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
-            is_cut_short = isinstance(error, TransportTimeout) and time.monotonic() >= end
-            if is_cut_short:  # by the limit, so the server is not to blame
-                break
+            limit_has_passed = time.monotonic() >= end
+            if limit_has_passed and isinstance(error, TransportTimeout):
+                break  # the limit cut it short: the server is not to blame
             if not error._is_transient:
                 raise
             progress.failed(error)
@@ -1707,15 +1702,16 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if _has_ended(response.state):
                 return response
         time.sleep(max(0, min(pause, end - time.monotonic())))
-    raise _wait_timeout(call, limit, progress) from progress.last_error
+    raise progress.timeout(limit) from progress.last_error
 
 
 class _Progress:
     """How far a job is, as far as that is known. Whatever is new is told to `say`."""
 
-    def __init__(self, job_id: str, say: Callable[[str], None]) -> None:
-        self.job_id = job_id
+    def __init__(self, call: _Call, say: Callable[[str], None]) -> None:
+        self.call = call
         self.say = say
+        self.job_id = _shorten(call.request.job_id, 99)
         self.last_answer: StateResponse | None = None
         self.last_error: SDKError | None = None  # of the last question, if it has no answer
         self.failures = 0  # in a row
@@ -1728,14 +1724,33 @@ class _Progress:
         self.failures += 1
 
     def answered(self, response: StateResponse) -> None:
-        """Take note of an answer."""
+        """Take note of an answer. The first state is worth a line, and so is every change."""
         if self.last_error:
             self.say("the server answers again")
-        if _is_news(response.state, self.last_answer):
-            self.say(f"{self.job_id}: {response.state.state or 'no state yet'}")
+        if self.last_answer is None:
+            is_news = not _has_ended(response.state)  # else the answer itself follows at once
+        else:
+            is_news = response.state.state != self.last_answer.state.state
+        if is_news:
+            state = response.state.state or "no state yet"
+            self.say(self.call.secrets.hide(f"{self.job_id}: {state}"))
         self.last_answer = response
         self.last_error = None
         self.failures = 0
+
+    def timeout(self, limit: float) -> WaitTimeout:
+        """Make the error that says how far the job was when the limit had passed."""
+        last = self.last_answer
+        if self.last_error:
+            why = self.last_error.message
+        elif last is None:
+            why = "no answer came"
+        else:
+            why = f"it is {last.state.state or 'in no state yet'}"
+            if last.state.status:
+                why += f": {last.state.status}"
+        words = f"the job {self.job_id} has not ended within {limit:g} s: {why}"
+        return WaitTimeout(_one_line(self.call.secrets.hide(words), _MAX_MESSAGE), response=last)
 
 
 def _pauses() -> Iterator[float]:
@@ -1744,31 +1759,6 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
-
-
-def _is_news(state: JobState, last: StateResponse | None) -> bool:
-    """Tell whether a state is worth a line: the first one is, and every change.
-
-    A job that has ended when it is first asked about is no news: its answer follows at once.
-    """
-    if last is None:
-        return not _has_ended(state)
-    return state.state != last.state.state
-
-
-def _wait_timeout(call: _Call, limit: float, progress: _Progress) -> WaitTimeout:
-    """Make the error that says how far the job was when the limit had passed."""
-    last = progress.last_answer
-    if progress.last_error:
-        why = progress.last_error.message
-    elif last is None:
-        why = "no answer came"
-    else:
-        why = f"it is {last.state.state or 'in no state yet'}"
-        if last.state.status:
-            why += f": {last.state.status}"
-    words = f"the job {progress.job_id} has not ended within {limit:g} s: {why}"
-    return WaitTimeout(_one_line(call.secrets.hide(words), _MAX_MESSAGE), response=last)
 
 
 def _runs_on(state: JobState) -> bool:
@@ -2097,16 +2087,20 @@ def _run_as_program() -> int:
     try:
         return main()
     except KeyboardInterrupt:
-        import signal
-
-        if sys.platform != "win32":
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            # Ends the process without the `finally` below. A shell's loop around it ends, too.
-            os.kill(os.getpid(), signal.SIGINT)
-        return 130  # on Windows, where os.kill would end it with another exit code
+        return _end_by_sigint()
     finally:
         _flush(sys.stdout)
         _flush(sys.stderr)
+
+
+def _end_by_sigint() -> int:
+    """End the process by its signal, so that a shell's loop around it ends, too."""
+    import signal
+
+    if sys.platform != "win32":
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    return 130  # on Windows, where os.kill would end it with another exit code
 
 
 if __name__ == "__main__":
