@@ -1594,6 +1594,7 @@ v1.8.0 jobs 403 SDKError Forbidden Authorizer: Request Forbidden, because user '
 v0.2.2 requester 429 SDKError: You have reached maximum request limit.
 v1.0.4 requester 413 SDKError: Request Entity Too Large
 v0.2.6 requester 503 SDKError: Server Timeout!
+v0.2.6 requester 502 SDKError: job not found, says a proxy of itself
 """
 
 
@@ -3178,6 +3179,13 @@ def test_while_waiting_each_news_is_a_line_on_standard_error(capsys, serve, cloc
     assert len(lines) == 6 and lines[-1] == ""
     for line, words in zip(lines, ("New", "InProgress", "busy", "answers again", "Completed")):
         assert line.startswith("bac_states: ") and line.endswith(words)
+
+
+def test_a_long_job_id_leaves_room_for_the_state_while_waiting(capsys, serve, clock):
+    server = serve([job_is("New", ""), job_is(job_id="")])
+    ran = command(capsys, "x" * 1000, "--server", server.url, "--wait")
+    lines = [f"bac_states: {'x' * 96}...: {state}\n" for state in ("New", "Completed")]
+    assert (ran.code, ran.err) == (0, "".join(lines))
 
 
 def test_a_state_that_echoes_a_credential_is_masked_while_waiting(
