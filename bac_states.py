@@ -50,6 +50,10 @@ import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from urllib.request import getproxies, proxy_bypass  # the latter is not documented
 
+# From top to bottom: errors, models, decoding, transport, arguments and environment, secrets,
+# asking, `get` and `wait`, the command. A `get` checks its arguments (`_Call`), goes from route to
+# route (`_ask`), puts the question (`_exchange`) and decodes the answer (`_decode`).
+
 TYPE_CHECKING = False  # type checkers take it for True
 if TYPE_CHECKING:  # importing typing at run time would make the import of this file 5 % slower
     from typing import Any
@@ -761,17 +765,23 @@ _WORDS = _numbered(f"{_EARLY_WORDS}|Running|Publishing|BidRejected|Completed|Fai
 _UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 
 
-def _execution_words(server_version: str) -> Mapping[int, str]:
-    """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
-    version = re.fullmatch(r"v([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
+def _release(server_version: str) -> tuple[int, int, int] | None:
+    """Return the release that a version is of. None if that does not tell its numbers' words."""
+    version = re.fullmatch(r"v?([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
     if version is None:
-        return _UNAMBIGUOUS_WORDS
+        return None
     major, minor, patch, suffix = version.groups()
     release = (int(major), int(minor), int(patch))
     has_no_version = release == (0, 0, 0)  # a development build: v0.0.0-xxxxxxx
     # v1.5.1-36-g0a1b2c3 is on the way from v1.5.1 to v1.5.2, so it may have either numbering.
     is_in_between = release == (1, 5, 1) and suffix is not None
-    if has_no_version or is_in_between:
+    return None if has_no_version or is_in_between else release
+
+
+def _execution_words(server_version: str) -> Mapping[int, str]:
+    """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
+    release = _release(server_version)
+    if release is None:
         return _UNAMBIGUOUS_WORDS
     return _WORDS if release >= (1, 5, 2) else _WORDS_TO_V1_5_1
 
@@ -780,10 +790,12 @@ def _from_newer_job(
     job: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
 ) -> JobState:
     """Make the models from the newer API's job and its executions."""
+    if not job.get("ID"):
+        raise _Mismatch("it has no state, and no Job with an ID")
     state = job.get("State", {})
     word: str = state.get("StateType", "")
     return JobState(
-        job_id=job["ID"],  # `_state_of` has checked that there is one
+        job_id=job["ID"],
         state=_JOB_WORDS.get(word, word),
         status=state.get("Message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
@@ -845,11 +857,8 @@ def _state_of(answer: dict[str, Any], server_version: str) -> JobState:
     if "state" in answer:
         state: JobState = answer["state"]
         return state
-    job = answer.get("Job", {})
-    if not job.get("ID"):
-        raise _Mismatch("it has no state, and no Job with an ID")
     executions = answer.get("Executions", {}).get("Items", ())
-    return _from_newer_job(job, executions, _execution_words(server_version))
+    return _from_newer_job(answer.get("Job", {}), executions, _execution_words(server_version))
 
 
 def _is_about(asked: str, job_id: str, name: str) -> bool:
@@ -926,12 +935,17 @@ def _seconds_left(deadline: float) -> float:
     return min(left, 2e6)  # the timeout of a socket overflows at 2.1e6
 
 
-class _Connection(contextlib.ExitStack):
-    """A connection whose every step ends by its deadline. Leaving its `with` closes all of it."""
+class _Connection:
+    """A connection whose every step ends by its deadline."""
 
     def __init__(self, deadline: float) -> None:
-        super().__init__()
         self.deadline = deadline
+        self._opened = contextlib.ExitStack()
+        self._sock: socket.socket  # `dial` makes it, `start_tls` replaces it
+
+    def close(self) -> None:
+        """Close all that was opened."""
+        self._opened.close()
 
     def dial(self, peer: _Address) -> None:
         """Connect to the first address that answers."""
@@ -941,7 +955,7 @@ class _Connection(contextlib.ExitStack):
         for tried, (family, kind, protocol, _, address) in enumerate(addresses):
             share = _seconds_left(self.deadline) / (len(addresses) - tried)  # others need time, too
             try:
-                self._sock = self.enter_context(socket.socket(family, kind, protocol))
+                self._sock = self._opened.enter_context(socket.socket(family, kind, protocol))
                 self._sock.settimeout(share)
                 self._sock.connect(address)
                 return
@@ -957,7 +971,7 @@ class _Connection(contextlib.ExitStack):
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Go on by TLS with the server of this name."""
         plain = self.timed_socket()  # its timeout bounds the handshake as a whole
-        self._sock = self.enter_context(context.wrap_socket(plain, server_hostname=name))
+        self._sock = self._opened.enter_context(context.wrap_socket(plain, server_hostname=name))
 
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
@@ -971,12 +985,12 @@ class _Connection(contextlib.ExitStack):
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         self.timed_socket().sendall(head + body)
         sock: Any = _Stream(self)  # HTTPResponse wants a socket, but calls only its makefile()
-        response = self.enter_context(http.client.HTTPResponse(sock))
+        response = self._opened.enter_context(http.client.HTTPResponse(sock))
         response.begin()  # not documented; if it goes away, this is an AttributeError
         return response
 
     def halve_time_left(self) -> None:
-        """Bring the deadline forward to half of the time that is left."""
+        """Bring the deadline forward: what is read now is not worth all the time left."""
         self.deadline = (time.monotonic() + self.deadline) / 2
 
 
@@ -997,10 +1011,9 @@ class _Stream(io.RawIOBase):
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield a body as it arrives, up to its declared length, its last chunk, or the end of all.
+    """Yield a body as it arrives. `read1` ends it after its declared length or its last chunk.
 
-    `read1` keeps to these on every Python. If the body is cut short, it raises IncompleteRead for
-    one in chunks, but just ends any other.
+    If a body in chunks is cut short, `read1` raises IncompleteRead; any other just ends.
     """
     piece = response.read1(65536)
     while piece:
@@ -1035,9 +1048,8 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
             raise OSError(_TOO_LARGE)
     if length is not None and len(body) < length:
         raise OSError(_CUT_SHORT)
-    # To http.client, headers that are cut short just end: it finds no length, and no body.
-    headers_may_be_cut = length is None and coding != "chunked"
-    if not body and headers_may_be_cut:
+    ends_by_close = length is None and coding != "chunked"
+    if ends_by_close and not body:  # its headers, too, may have been cut short
         raise OSError(_CUT_SHORT)
     return body
 
@@ -1093,13 +1105,13 @@ class _Server:
         if self.proxy and self.address.scheme == "http":
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
             headers = {**headers, **self.proxy.headers}
-        with _Connection(deadline) as connection:
+        with contextlib.closing(_Connection(deadline)) as connection:
             self._connect(connection)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.halve_time_left()  # the call's other half is for another route
+                connection.halve_time_left()  # the other half is for another question
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1173,7 +1185,7 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not re.fullmatch(_HEADER_VALUE, value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
         if name.lower() not in _FRAMING:
-            usable[name.title()] = value  # as _OUR_HEADERS are spelt, which may replace it
+            usable[name.title()] = value  # spelt like _OUR_HEADERS, so that ours can replace it
     return usable
 
 
@@ -1394,15 +1406,20 @@ _OLDEST = _Route("POST", "/states")  # v0.2.0 to v0.3.16
 
 
 class _Call:
-    """All that a caller can choose, checked."""
+    """All that a caller can choose, checked.
+
+    The environment's credentials and certificates are for its own server. `shares_environment`
+    says that they are for a `server_url`, too.
+    """
 
     def __init__(
         self,
         request: str | StateRequest,
         server_url: str | None,
         timeout: float,
-        headers: Mapping[str, str] | None,
-        ssl_context: ssl.SSLContext | None,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        shares_environment: bool = False,
     ) -> None:
         self.request = _usable_request("job_id", request)
         self.timeout = _usable_seconds("timeout", timeout)
@@ -1411,11 +1428,12 @@ class _Call:
             raise TypeError("ssl_context has to be an ssl.SSLContext")
         if server_url is None:
             address = _environment_server()
-            credentials = _environment_credentials()
-            ssl_context = ssl_context or _environment_context()
         else:
             address = _usable_url("server_url", server_url)
-            credentials = {}  # the environment's never go to a server named in code
+        credentials = {}
+        if server_url is None or shares_environment:
+            credentials = _environment_credentials()
+            ssl_context = ssl_context or _environment_context()
         # The later ones win: a caller may replace Host and the credentials, but none of ours.
         self.headers = {"Host": address.netloc, **credentials, **usable_headers, **_OUR_HEADERS}
         proxy = _find_proxy(address)
@@ -1443,13 +1461,14 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     """
     deadline = time.monotonic() + seconds
     incomplete = None  # an answer without the executions
-    refusals = []
+    refusals: list[SDKError] = []
     for route in list(call.routes):
         try:
             response = _ask_route(call, route, deadline)
         except SDKError as error:
-            leads_on = isinstance(error, _MissingRoute) or incomplete is not None
-            if error._is_transient or not leads_on:
+            if error._is_transient:  # asked again, the route may answer
+                raise
+            if incomplete is None and not isinstance(error, _MissingRoute):
                 raise
             refusals.append(error)
         else:
@@ -1503,25 +1522,36 @@ def _lists_executions(document: dict[str, Any]) -> bool:
     return "state" in sent or "executions" in sent
 
 
-def _no_answer(call: _Call, path: str, error: Exception) -> TransportError:
+def _failure(
+    call: _Call, kind: type[SDKError], what: str, url: str, why: str, body: str = "", **details: Any
+) -> SDKError:
+    """Make an error that says what happened, where and why, and tells no secret."""
+    return kind(
+        f"{what} from {call.secrets.shorten(url)}: {call.secrets.hide(why)}",
+        url=url,
+        body=call.secrets.hide(body)[:_MAX_BODY],
+        **details,
+    )
+
+
+def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
     """Make the error for a failure of the network."""
     kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
+    what = "no complete answer through the proxy" if call.server.proxy else "no complete answer"
     url = call.server.address.geturl() + path
-    way = " through the proxy" if call.server.proxy else ""
-    why = call.secrets.hide(_network_text(error, call.timeout))
-    failure = kind(f"no complete answer{way} from {call.secrets.shorten(url)}: {why}", url=url)
+    failure = _failure(call, kind, what, url, _network_text(error, call.timeout))
     failure._is_transient = not isinstance(error, (ssl.SSLCertVerificationError, _Refused))
     return failure
 
 
-def _network_text(error: Exception, seconds: float) -> str:
-    """Say in words what went wrong on the network. `seconds` is the time that the call had."""
+def _network_text(error: Exception, timeout: float) -> str:
+    """Say in words what went wrong on the network."""
     if isinstance(error, ssl.SSLError):
         return _tls_text(error)
     if isinstance(error, http.client.IncompleteRead):
         return _CUT_SHORT
     if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
-        return f"timed out after {seconds:g} s"
+        return f"timed out after {timeout:g} s"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return f"{type(error).__name__}: {error}"
@@ -1537,16 +1567,12 @@ def _tls_text(error: ssl.SSLError) -> str:
     return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", text)
 
 
-def _no_state(call: _Call, answer: _Answer, error: Exception) -> DecodeError:
+def _no_state(call: _Call, answer: _Answer, error: Exception) -> SDKError:
     """Make the error for a 200 that is not the state of the job asked for."""
-    why = call.secrets.hide(str(error))
-    return DecodeError(
-        f"the answer from {call.secrets.shorten(answer.url)} is not a job's state: {why}",
-        path=call.secrets.hide(getattr(error, "path", "")),
-        status_code=200,
-        body=call.secrets.hide(answer.text)[:_MAX_BODY],
-        url=answer.url,
-    )
+    why = f"not a job's state: {error}"
+    path = call.secrets.hide(getattr(error, "path", ""))
+    details = {"status_code": 200, "path": path}
+    return _failure(call, DecodeError, "HTTP 200", answer.url, why, answer.text, **details)
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
@@ -1556,35 +1582,37 @@ def _no_state(call: _Call, answer: _Answer, error: Exception) -> DecodeError:
 #      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
 
+# What says that a job or a route is missing: a status, and a pattern for the text. The first row
+# that fits an answer counts.
+_MISSING: list[tuple[int, str, type[SDKError]]] = [
+    (404, r'"Component"\s*:\s*"JobStore"', JobNotFound),  # since v1.5.0
+    (404, "", _MissingRoute),
+    (405, r'"Component"\s*:\s*"JobStore"', SDKError),
+    (405, "", _MissingRoute),
+    (410, "", _MissingRoute),
+    (500, "(?i)job not found|no job found", JobNotFound),  # up to v1.4.0
+]
+
+
 def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     """Tell what a status other than 200 means."""
-    status = answer.status
-    is_about_job = re.search(r'"Component"\s*:\s*"JobStore"', answer.text)  # since v1.5.0
-    says_not_found = re.search("(?i)job not found|no job found", answer.text)  # up to v1.4.0
-    lacks_capability = "capability" in answer.text  # v1.7.0 and later, of a server with users
-    if status == 404:
-        return JobNotFound if is_about_job else _MissingRoute
-    if status == 500 and says_not_found:
-        return JobNotFound
-    if status == 410 or (status == 405 and not is_about_job):
+    for status, pattern, kind in _MISSING:
+        if answer.status == status and re.search(pattern, answer.text):
+            return kind
+    # v1.7.0 and later, if they have users, answer so on a route that they lack.
+    if route == _REQUESTER and answer.status in (403, 500) and "capability" in answer.text:
         return _MissingRoute
-    if route == _REQUESTER and status in (403, 500) and lacks_capability:
-        return _MissingRoute
-    return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
+    return {400: BadRequest, 500: InternalServerError}.get(answer.status, SDKError)
 
 
 def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
     """Make the error for a status other than 200."""
     kind = _refusal_kind(route, answer)
-    said = call.secrets.hide(_refusal_text(answer))
+    what, why = f"HTTP {answer.status}", _refusal_text(answer)
     seconds = answer.headers.get("Retry-After", "").strip()
-    refusal = kind(
-        f"HTTP {answer.status} from {call.secrets.shorten(answer.url)}: {said}",
-        status_code=answer.status,
-        body=call.secrets.hide(answer.text)[:_MAX_BODY],
-        url=answer.url,
-        retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
-    )
+    retry_after = int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None
+    details = {"status_code": answer.status, "retry_after": retry_after}
+    refusal = _failure(call, kind, what, answer.url, why, answer.text, **details)
     refusal._is_transient = answer.status in _TRANSIENT
     return refusal
 
@@ -1862,14 +1890,14 @@ def _cells(execution: ExecutionState) -> dict[str, str]:
         "NODE": execution.node_id,
         "SHARD": str(execution.shard_index),
         "STATE": execution.state,
-        "EXIT": _exit_code(execution),
+        "EXIT": _exit_cell(execution),
         "RESULT": _location(execution.published_results or StorageSpec()),
         "STATUS": execution.status or output.runner_error,
     }
     return {heading: _one_line(text) for heading, text in cells.items()}
 
 
-def _exit_code(execution: ExecutionState) -> str:
+def _exit_cell(execution: ExecutionState) -> str:
     """Return the program's exit code, or "" if it has none yet: while it runs, servers say 0."""
     output = execution.run_output
     if output is None or (output.exit_code == 0 and execution.state != "Completed"):
@@ -1936,13 +1964,15 @@ def _print(text: str) -> int:
             raise OSError("it is closed")
         sys.stdout.write(_printable(text, sys.stdout))
         sys.stdout.flush()
-    except (OSError, ValueError) as error:  # ValueError if it was closed since
-        if getattr(error, "errno", None) in (errno.EPIPE, errno.EINVAL):
+        return 0
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EINVAL):
             return 141  # the reader went away, which Windows reports as EINVAL
-        problem = getattr(error, "strerror", None) or str(error)
-        _say(f"cannot write to standard output: {problem}")
-        return 1
-    return 0
+        problem = error.strerror or str(error)
+    except ValueError as error:  # it was closed since
+        problem = str(error)
+    _say(f"cannot write to standard output: {problem}")
+    return 1
 
 
 _HELP = """\
@@ -2012,38 +2042,34 @@ def _check(options: Any) -> None:
 
 
 def _fetch(options: Any) -> StateResponse:
-    """Get the answer from the server that the options name."""
+    """Get the answer from the demo's server, or from the one that the options or variables name."""
     if options.demo:
         with _demo_server() as url:
-            return _ask_or_wait(options, url, {}, None)
-    if options.server is None:
-        return _ask_or_wait(options, None, {}, None)  # `_Call` looks into the environment
+            return _ask_or_wait(options, _Call(options.job_id, url, options.timeout))
     # Unlike a server that is named in code, one that is named here gets the environment's
     # credentials: both come from the same person.
-    credentials = _environment_credentials()
-    return _ask_or_wait(options, options.server, credentials, _environment_context())
+    call = _Call(options.job_id, options.server, options.timeout, shares_environment=True)
+    return _ask_or_wait(options, call)
 
 
-def _ask_or_wait(
-    options: Any, server_url: str | None, headers: dict[str, str], context: ssl.SSLContext | None
-) -> StateResponse:
+def _ask_or_wait(options: Any, call: _Call) -> StateResponse:
     """Ask once or, with --wait, until the job has ended."""
-    call = _Call(options.job_id, server_url, options.timeout, headers, context)
     if options.wait:
         return _wait(call, options.wait_timeout or _NO_LIMIT, say=_say)
     return _ask(call, call.timeout)
 
 
-def _show(response: StateResponse, options: Any) -> int:
-    """Print an answer. Return the exit code: 0 if that went well."""
+def _show(response: StateResponse, options: Any, code: int) -> int:
+    """Print an answer. Return the exit code: `code`, unless printing failed."""
     if options.json:
         answer = {"state": response.state, "server_version": response.server_version}
-        text = json.dumps(answer, default=vars, indent=2)  # a model becomes a dict of its fields
-        return _print(text + "\n")
-    if options.output:
+        text = json.dumps(answer, default=vars, indent=2) + "\n"  # a model becomes a dict
+    elif options.output:
         _say_what_output_lacks(response.state)
-        return _print("".join(output.stdout for output in _outputs(response.state)))
-    return _print(_table(response.state, options.job_id))
+        text = "".join(output.stdout for output in _outputs(response.state))
+    else:
+        text = _table(response.state, options.job_id)
+    return _print(text) or code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -2060,16 +2086,15 @@ def main(argv: list[str] | None = None) -> int:
         _say(error.message)
         if error.response is None:
             return 1
-        return _show(error.response, options) or 124
+        return _show(error.response, options, 124)
     except SDKError as error:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
         _say(str(error))
         return 2
-    if options.wait and not (response.state.succeeded or _runs_on(response.state)):
-        return _show(response, options) or 3
-    return _show(response, options)
+    went_well = response.state.succeeded or _runs_on(response.state)
+    return _show(response, options, 3 if options.wait and not went_well else 0)
 
 
 def _flush(stream: Any) -> None:
