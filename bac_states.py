@@ -428,7 +428,8 @@ class _ObjectReader:
         self, model: Callable[..., Any] | None, *descriptions: list[_Member], **aliases: str
     ) -> None:
         self._model = model
-        self._by_name = {_folded(member.field): member for each in descriptions for member in each}
+        members = [member for members in descriptions for member in members]
+        self._by_name = {_folded(member.field): member for member in members}
         for alias, field in aliases.items():
             self._by_name[_folded(alias)] = self._by_name[_folded(field)]
         # A cache: without it, decoding takes 15 % longer.
@@ -772,10 +773,11 @@ def _release(server_version: str) -> tuple[int, int, int] | None:
         return None
     major, minor, patch, suffix = version.groups()
     release = (int(major), int(minor), int(patch))
-    has_no_version = release == (0, 0, 0)  # a development build: v0.0.0-xxxxxxx
-    # v1.5.1-36-g0a1b2c3 is on the way from v1.5.1 to v1.5.2, so it may have either numbering.
-    is_in_between = release == (1, 5, 1) and suffix is not None
-    return None if has_no_version or is_in_between else release
+    if release == (0, 0, 0):  # a development build: v0.0.0-xxxxxxx
+        return None
+    if release == (1, 5, 1) and suffix:  # v1.5.1-36-g0a1b2c3 is on the way to v1.5.2
+        return None
+    return release
 
 
 def _execution_words(server_version: str) -> Mapping[int, str]:
@@ -854,8 +856,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
 
 def _state_of(answer: dict[str, Any], server_version: str) -> JobState:
     """Return the state in an answer of either kind."""
-    if "state" in answer:
-        state: JobState = answer["state"]
+    state: JobState | None = answer.get("state")
+    if state is not None:
         return state
     executions = answer.get("Executions", {}).get("Items", ())
     return _from_newer_job(answer.get("Job", {}), executions, _execution_words(server_version))
@@ -923,8 +925,8 @@ _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
 
 
-class _Refused(OSError):
-    """A proxy's refusal for good: asking again cannot help."""
+class _Lasting(OSError):
+    """A failure that asking again does not mend."""
 
 
 def _seconds_left(deadline: float) -> float:
@@ -989,10 +991,6 @@ class _Connection:
         response.begin()  # not documented; if it goes away, this is an AttributeError
         return response
 
-    def halve_time_left(self) -> None:
-        """Bring the deadline forward: what is read now is not worth all the time left."""
-        self.deadline = (time.monotonic() + self.deadline) / 2
-
 
 class _Stream(io.RawIOBase):
     """What a connection receives, each piece by the connection's deadline."""
@@ -1037,15 +1035,15 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
     coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
     encoding = ", ".join(headers.get_all("Content-Encoding", [])).lower()
     if coding not in ("", "chunked") or encoding not in ("", "identity"):
-        raise OSError("the answer has a coding that was not asked for")
+        raise _Lasting("the answer has a coding that was not asked for")
     length = _declared_length(headers)
     if length is not None and length > _MAX_ANSWER:
-        raise OSError(_TOO_LARGE)
+        raise _Lasting(_TOO_LARGE)
     body = bytearray()
     for piece in _pieces(response):
         body += piece
         if len(body) > _MAX_ANSWER:
-            raise OSError(_TOO_LARGE)
+            raise _Lasting(_TOO_LARGE)
     if length is not None and len(body) < length:
         raise OSError(_CUT_SHORT)
     ends_by_close = length is None and coding != "chunked"
@@ -1111,7 +1109,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.halve_time_left()  # the other half is for another question
+                # Half of the time that is left: the other half is for another route.
+                connection.deadline = (time.monotonic() + deadline) / 2
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1130,9 +1129,12 @@ class _Server:
         """Have the proxy pass on what follows to the server (RFC 9110, 9.3.6)."""
         target = self.address.netloc if self.address.port else f"{self.address.netloc}:443"
         response = connection.request("CONNECT", target, {"Host": target, **proxy.headers})
-        if response.status != 200:
-            kind = OSError if response.status in _TRANSIENT else _Refused
-            raise kind(f"the proxy refuses a tunnel: {response.status} {response.reason}")
+        if 200 <= response.status < 300:
+            return
+        problem = f"the proxy refuses a tunnel: {response.status} {response.reason}"
+        if response.status in _TRANSIENT:
+            raise OSError(problem)
+        raise _Lasting(problem)
 
 
 # ------------------------------------------------------------------------ arguments, environment
@@ -1145,8 +1147,6 @@ _OUR_HEADERS = {
 }
 _FRAMING = {"content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
 _HEADER_VALUE = r"[\t -~\xa0-\xff]*"  # one line of Latin-1
-_HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*\.?"  # a name or an IPv4 address
-_URL = rf"(?i)https?://({_HOST}|\[(?P<ipv6>[^]]+)\])(:\d+)?(/[^ ?#\\]*)?"
 
 
 def _usable_request(name: str, request: str | StateRequest) -> StateRequest:
@@ -1189,18 +1189,25 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return usable
 
 
+_HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*\.?"  # a name or an IPv4 address
+_IPV6 = r"\[(?P<ipv6>[^]]+)\]"
+_PORT = r":(?P<port>\d{1,5})"
+_PATH = r"/[^ ?#\\]*"
+_URL = f"(?i)https?://({_HOST}|{_IPV6})({_PORT})?({_PATH})?"
+
+
 def _parse_url(url: str) -> _Address | None:
     """Parse the URL of a server or proxy. Return None if it is not one."""
     parts = re.fullmatch(_URL, url)
     if parts is None or not url.isascii() or not url.isprintable():
         return None
+    if parts["port"] and not 1 <= int(parts["port"]) <= 65535:
+        return None
     try:
         if parts["ipv6"]:
-            socket.inet_pton(socket.AF_INET6, parts["ipv6"])  # OSError if it is not one
-        address = urllib.parse.urlsplit(url.rstrip("/"))
-        port = address.port  # ValueError if it is over 65535
-        return None if port == 0 else address
-    except (OSError, ValueError):
+            socket.inet_pton(socket.AF_INET6, parts["ipv6"])
+        return urllib.parse.urlsplit(url.rstrip("/"))
+    except (OSError, ValueError):  # it is no IPv6 address
         return None
 
 
@@ -1333,16 +1340,14 @@ def _spellings(secret: str) -> set[str]:
 def _mask_cut_off(secret: str, text: str) -> str:
     """Mask the beginning of a secret at the end of a text, which may have been cut there."""
     end = text.rstrip("\ufffd")  # a cut may leave a part of a character
-    beginning = secret[:-1]
-    while len(beginning) >= _SHORTEST_SECRET:
-        if end.endswith(beginning):
-            return end[: -len(beginning)] + "***"
-        beginning = beginning[:-1]
+    for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):  # the longest first
+        if end.endswith(secret[:length]):
+            return end[:-length] + "***"
     return text
 
 
 class _Secrets:
-    """The credentials that are sent. A server may quote them; no message or body repeats them.
+    """The credentials that are sent. A server may quote them; no error repeats them.
 
     Short ones are left out: masking them would garble innocent text. The password in a Basic
     authorization, the parts of a cookie, and escapes as in URLs and HTML are not looked for.
@@ -1370,10 +1375,6 @@ class _Secrets:
     def are_in(self, text: str) -> bool:
         """Tell whether there is a secret in a text."""
         return self.hide(text) != text
-
-    def shorten(self, text: str, limit: int = _MAX_PART) -> str:
-        """Mask every secret in a text, escape it, and cut it to `limit` characters."""
-        return _shorten(self.hide(text), limit)
 
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
         """Return an error to raise ours from, or None if that would tell a secret.
@@ -1478,7 +1479,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             incomplete = response
     if incomplete is not None:
         return incomplete
-    raise _no_route(call, refusals) from refusals[-1]
+    raise _no_route(refusals) from refusals[-1]
 
 
 def _ask_route(call: _Call, route: _Route, deadline: float) -> StateResponse:
@@ -1526,12 +1527,9 @@ def _failure(
     call: _Call, kind: type[SDKError], what: str, url: str, why: str, body: str = "", **details: Any
 ) -> SDKError:
     """Make an error that says what happened, where and why, and tells no secret."""
-    return kind(
-        f"{what} from {call.secrets.shorten(url)}: {call.secrets.hide(why)}",
-        url=url,
-        body=call.secrets.hide(body)[:_MAX_BODY],
-        **details,
-    )
+    hide = call.secrets.hide
+    message = f"{what} from {_shorten(hide(url))}: {hide(why)}"
+    return kind(message, url=hide(url), body=hide(body)[:_MAX_BODY], **details)
 
 
 def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
@@ -1540,7 +1538,7 @@ def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
     what = "no complete answer through the proxy" if call.server.proxy else "no complete answer"
     url = call.server.address.geturl() + path
     failure = _failure(call, kind, what, url, _network_text(error, call.timeout))
-    failure._is_transient = not isinstance(error, (ssl.SSLCertVerificationError, _Refused))
+    failure._is_transient = not isinstance(error, (ssl.SSLCertVerificationError, _Lasting))
     return failure
 
 
@@ -1582,27 +1580,29 @@ def _no_state(call: _Call, answer: _Answer, error: Exception) -> SDKError:
 #      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
 
-# What says that a job or a route is missing: a status, and a pattern for the text. The first row
-# that fits an answer counts.
-_MISSING: list[tuple[int, str, type[SDKError]]] = [
-    (404, r'"Component"\s*:\s*"JobStore"', JobNotFound),  # since v1.5.0
-    (404, "", _MissingRoute),
-    (405, r'"Component"\s*:\s*"JobStore"', SDKError),
-    (405, "", _MissingRoute),
-    (410, "", _MissingRoute),
-    (500, "(?i)job not found|no job found", JobNotFound),  # up to v1.4.0
+# What they mean. The first row counts whose status and route (None is any) are the answer's, and
+# whose pattern is found in its text.
+_REFUSALS: list[tuple[int, _Route | None, str, type[SDKError]]] = [
+    (400, None, "", BadRequest),
+    (403, _REQUESTER, "capability", _MissingRoute),  # since v1.7.0, if it has users
+    (404, None, r'"Component"\s*:\s*"JobStore"', JobNotFound),  # since v1.5.0
+    (404, None, "", _MissingRoute),
+    (405, None, r'"Component"\s*:\s*"JobStore"', SDKError),
+    (405, None, "", _MissingRoute),
+    (410, None, "", _MissingRoute),
+    (500, None, "(?i)job not found|no job found", JobNotFound),  # up to v1.4.0
+    (500, _REQUESTER, "capability", _MissingRoute),
+    (500, None, "", InternalServerError),
 ]
 
 
-def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
+def _refusal_kind(asked: _Route, answer: _Answer) -> type[SDKError]:
     """Tell what a status other than 200 means."""
-    for status, pattern, kind in _MISSING:
-        if answer.status == status and re.search(pattern, answer.text):
+    for status, route, pattern, kind in _REFUSALS:
+        fits = status == answer.status and route in (None, asked)
+        if fits and re.search(pattern, answer.text):
             return kind
-    # v1.7.0 and later, if they have users, answer so on a route that they lack.
-    if route == _REQUESTER and answer.status in (403, 500) and "capability" in answer.text:
-        return _MissingRoute
-    return {400: BadRequest, 500: InternalServerError}.get(answer.status, SDKError)
+    return SDKError
 
 
 def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
@@ -1643,9 +1643,9 @@ def _refusal_text(answer: _Answer) -> str:
     return words or answer.text.strip() or answer.reason or "no reason given"
 
 
-def _no_route(call: _Call, missing: list[SDKError]) -> SDKError:
+def _no_route(missing: list[SDKError]) -> SDKError:
     """Make the error that names every route and its status."""
-    told = [f"{error.status_code} from {call.secrets.shorten(error.url, 99)}" for error in missing]
+    told = [f"{error.status_code} from {_shorten(error.url, 99)}" for error in missing]
     message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
     last = missing[-1]
     return SDKError(message, status_code=last.status_code, body=last.body, url=last.url)
@@ -1695,9 +1695,9 @@ def wait(
     A job without a state, or with one that is unknown here, has not ended. The pauses grow from 0.5
     to 5 seconds. Retry-After makes them longer, up to 5 minutes.
 
-    It goes on if no complete answer comes (unless a certificate is not trusted, or a proxy refuses
-    for good), and at 408, 425, 429 and 5xx other than 500 and 501; without a `limit`, until the
-    eleventh failure in a row.
+    It goes on if no complete answer comes, and at 408, 425, 429 and 5xx other than 500 and 501;
+    without a `limit`, until the eleventh failure in a row. It does not if that would not help: if a
+    certificate is not trusted, a proxy refuses, or an answer is too large or in an unknown coding.
     Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
     resolving names and decoding either.
     """
@@ -1755,11 +1755,10 @@ class _Progress:
         """Take note of an answer. The first state is worth a line, and so is every change."""
         if self.last_error:
             self.say("the server answers again")
-        if self.last_answer is None:
-            is_news = not _has_ended(response.state)  # else the answer itself follows at once
-        else:
-            is_news = response.state.state != self.last_answer.state.state
-        if is_news:
+        last = self.last_answer
+        is_first = last is None and not _has_ended(response.state)  # an end is printed anyway
+        has_changed = last is not None and last.state.state != response.state.state
+        if is_first or has_changed:
             state = response.state.state or "no state yet"
             self.say(self.call.secrets.hide(f"{self.job_id}: {state}"))
         self.last_answer = response

@@ -551,11 +551,11 @@ class Tls:
         self.server.load_cert_chain(str(path / "tls.pem"))
         self.client = ssl.create_default_context(cadata=CERTIFICATE)
 
-    def tunnel(self, answer):
+    def tunnel(self, answer, status="200 Connection established"):
         """A proxy's answer to CONNECT, and then that of the server behind it."""
 
         def connected(peer):
-            peer.send(head(status="200 Connection established"))
+            peer.send(head(status=status))
             peer.secure(self.server)
             if peer.read_request():
                 peer.say(answer)
@@ -2207,6 +2207,8 @@ def test_https_goes_through_a_proxy_by_connect(monkeypatch, serve, tls):
     assert (connect.method, connect.path) == ("CONNECT", "loopback.test:8")
     assert other.path == other.headers["host"] == "h.test:443"
     assert SECRET not in str(connect.headers) and "proxy-auth" not in answer.state.status
+    monkeypatch.setenv("https_proxy", serve(tls.tunnel(job_is(), status="204 No Content")).url)
+    assert bac_states.get(JOB, server_url="https://loopback.test", **options).state.succeeded
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -2269,7 +2271,6 @@ def test_credentials_of_a_proxy_are_sent_to_it_and_never_told(monkeypatch, serve
 
 
 REFUSED_TUNNELS = {"403": reply("no", 403), "302": reply("", 302, "Location: http://h")}
-REFUSED_TUNNELS["204"] = head(status="204 No Content")
 REFUSED_TUNNELS.update(rubbish=b"rubbish\r\n\r\n", nothing=b"", reset=reset())
 
 
@@ -2775,6 +2776,9 @@ ENDING = {
     "404 of the JobStore": (reply('{"Component":"JobStore"}', 404), JobNotFound),
     **{f"{n}": (reply("", n), SDKError) for n in (302, 401, 403, 404, 418, 501)},
     "no JSON": (reply("no JSON"), DecodeError),
+    "too large": (length(16 * MIB + 1), TransportError),
+    "larger than it says": (head() + bytes(16 * MIB + 1), TransportError),
+    "compressed": (head("Content-Encoding: gzip") + BODY, TransportError),
 }
 
 
