@@ -1252,25 +1252,33 @@ def _variable(name: str) -> str:
     return os.environ.get(name, "").strip()
 
 
-def _environment_server() -> _Address:
-    """Return the address of the server that Bacalhau's own tools would ask."""
-    host = _variable("BACALHAU_API_HOST") or "127.0.0.1"
+def _environment_scheme() -> str:
+    """Return https if the environment's flag is true, as Go's strconv.ParseBool reads it."""
+    flag = _variable("BACALHAU_API_TLS_USETLS")
+    if flag in ("1", "t", "T", "TRUE", "true", "True"):
+        return "https"
+    if flag in ("", "0", "f", "F", "FALSE", "false", "False"):
+        return "http"
+    raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
+
+
+def _environment_port() -> str:
+    """Return the environment's port."""
     port = _variable("BACALHAU_API_PORT") or "1234"
-    tls = _variable("BACALHAU_API_TLS_USETLS")
     if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
-    if tls in ("1", "t", "T", "TRUE", "true", "True"):  # as Go's strconv.ParseBool has it
-        scheme = "https"
-    elif tls in ("", "0", "f", "F", "FALSE", "false", "False"):
-        scheme = "http"
-    else:
-        raise ValueError("BACALHAU_API_TLS_USETLS has to be true or false")
+    return port
+
+
+def _environment_server() -> _Address:
+    """Return the address of the server that Bacalhau's own tools would ask."""
+    scheme, port = _environment_scheme(), _environment_port()
+    host = _variable("BACALHAU_API_HOST") or "127.0.0.1"
     is_bare_ipv6 = host.count(":") > 1 and "/" not in host and "[" not in host
     if is_bare_ipv6:
         host = f"[{host}]"
-    if "://" not in host:
-        host = f"{scheme}://{host}"
-    server = _usable_url("BACALHAU_API_HOST", host)
+    url = host if "://" in host else f"{scheme}://{host}"
+    server = _usable_url("BACALHAU_API_HOST", url)
     if server.port is None:
         server = server._replace(netloc=f"{server.netloc}:{port}")
     return server
