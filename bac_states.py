@@ -1333,9 +1333,12 @@ def _spellings(secret: str) -> set[str]:
 def _mask_cut_off(secret: str, text: str) -> str:
     """Mask the beginning of a secret at the end of a text, which may have been cut there."""
     end = text.rstrip("\ufffd")  # a cut may leave a part of a character
-    for length in range(len(secret) - 1, _SHORTEST_SECRET - 1, -1):  # the longest first
-        if end.endswith(secret[:length]):
-            return end[:-length] + "***"
+    first = secret[:_SHORTEST_SECRET]
+    start = end.find(first, max(0, len(end) - len(secret)))
+    while start >= 0:
+        if secret.startswith(end[start:]):
+            return end[:start] + "***"
+        start = end.find(first, start + 1)
     return text
 
 
