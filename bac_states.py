@@ -82,8 +82,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# If the release is unknown, numbers stay: 7 is Completed or Publishing, 9 Completed or Cancelled.
-_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -274,6 +272,14 @@ class ExecutionState:
         return self.state == "Completed" and not self._program_failed
 
     @property
+    def _maybe_completed(self) -> bool:
+        """Whether it completed, or may have: if the release is unknown, numbers leave that open.
+
+        A 7 is Completed or Publishing, a 9 is Completed or Cancelled.
+        """
+        return self.state in ("Completed", "7", "9")
+
+    @property
     def _program_failed(self) -> bool:
         """Whether the exit code is above 0. A WASM program without an exit code has -1."""
         return self.run_output is not None and self.run_output.exit_code > 0
@@ -311,11 +317,6 @@ class JobState:
         return self.state in _ENDED_JOB
 
     @property
-    def _maybe_completed(self) -> list[ExecutionState]:
-        """The executions that have completed or, as a 7 or 9 of an unknown release, may have."""
-        return [each for each in self.executions if each.state in _MAYBE_COMPLETED]
-
-    @property
     def succeeded(self) -> bool:
         """Whether the job is Completed, and no program in a completed execution failed.
 
@@ -324,8 +325,7 @@ class JobState:
         """
         if self.state != "Completed":
             return False
-        # A 7 or 9 of an unknown release may mean Completed, so its program counts, too.
-        return not any(execution._program_failed for execution in self._maybe_completed)
+        return not any(each._maybe_completed and each._program_failed for each in self.executions)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -428,40 +428,33 @@ class _ObjectReader:
     def __init__(self, model: Callable[..., Any] | None, *members: dict[str, _Member]) -> None:
         self._model = model
         self._by_name = {name: member for each in members for name, member in each.items()}
-        # A cache: without it, decoding takes 15 % longer.
-        self._by_spelling: dict[str, _Member | None] = {}
+        self._cache: dict[tuple[str, ...], list[tuple[str, _Member]]] = {}
 
-    def _find(self, name: str) -> _Member | None:
-        """Find a member by its name, and cache it."""
-        member = self._by_name.get(_folded(name))
-        # The cache has bounds, for a server can invent names, and long ones.
-        if len(self._by_spelling) < 500 and len(name) < 100:
-            self._by_spelling[name] = member
-        return member
+    def _find(self, names: tuple[str, ...]) -> list[tuple[str, _Member]]:
+        """Return the known ones among an object's names with their members, the last first.
+
+        Most objects of a kind have the same names, so the answer is cached, unless there are many
+        names, or long ones: a server could fill the memory with them.
+        """
+        by_name = self._by_name
+        known = [(name, by_name[_folded(name)]) for name in names[::-1] if _folded(name) in by_name]
+        if len(self._cache) < 50 and sum(map(len, names)) < 1000:
+            self._cache[names] = known
+        return known
 
     def __call__(self, value: Any) -> Any:
         value = {} if value is None else value  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _expected((dict,), value)
-        by_spelling = self._by_spelling
+        names = tuple(value)
         found = {}
-        # Of a member in many spellings only the last is converted: all of them could take too long.
-        unconverted = {}  # by field
-        for name, item in value.items():
-            try:
-                member = by_spelling[name]
-            except KeyError:
-                member = self._find(name)
-            if member is None or item is None:
+        for name, member in self._cache.get(names) or self._find(names):
+            item = value[name]
+            if item is None or member.field in found:  # found in a later spelling
                 continue
             if type(item) not in member.types:  # isinstance would take true for an integer
                 raise _expected(member.types, item, name)
-            if member.convert is None:
-                found[member.field] = item
-            else:
-                unconverted[member.field] = name, member.convert, item
-        for field, (name, convert, item) in unconverted.items():
-            found[field] = _read_at(name, convert, item)
+            found[member.field] = _read_at(name, member.convert, item) if member.convert else item
         return self._model(**found) if self._model else found
 
 
@@ -602,8 +595,8 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
     Servers up to v0.2.5 write an index of 0, v0.2.6 began to leave it out. Nearly every job has a
     shard 0, so whether this index is there tells the release.
     """
-    is_up_to_v0_2_5 = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_WORDS_TO_V0_2_5 if is_up_to_v0_2_5 else _SHARD_WORDS
+    writes_index_0 = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
@@ -674,8 +667,8 @@ _read_state_members = _ObjectReader(
     None,
     _fields(str, "job_id", "state", "status"),
     _fields(int, "version"),
-    _fields(dict, "nodes", convert=_read_nodes),
-    _fields(dict, "shards", convert=_read_shards_with_executions),
+    _fields(dict, "nodes", convert=_read_nodes),  # up to v0.3.19
+    _fields(dict, Shards="executions", convert=_read_shards_with_executions),  # up to v0.3.23
     _fields(list, "executions", convert=_read_executions),
     _fields(str, "create_time", "update_time", "timeout_at", convert=_to_time),
 )
@@ -683,19 +676,14 @@ _read_state_members = _ObjectReader(
 
 def _read_state(value: dict[str, Any]) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
-    is_empty = all(item is None for item in value.values())
-    if is_empty:  # no node has the job yet
+    if all(item is None for item in value.values()):  # or it is {}: no node has the job yet
         return JobState(state="New")
     state = _read_state_members(value)
     if not state:  # it is something else, such as the State of a Job that was printed alone
         raise _Mismatch("nothing in it belongs to a job's state")
-    shards = state.pop("shards", None)  # v0.3.20 to v0.3.23
-    nodes = state.pop("nodes", None)  # up to v0.3.19, without a state of the job
-    if nodes is not None:
-        state["executions"] = nodes
-        state.setdefault("state", _job_state(nodes))
-    elif shards is not None:
-        state["executions"] = shards
+    if "nodes" in state:  # servers that list nodes send no state of the job
+        executions = state.pop("nodes")
+        state = {"state": _job_state(executions), **state, "executions": executions}
     return JobState(**state)
 
 
@@ -856,16 +844,19 @@ def _is_about(asked: str, job_id: str, name: str) -> bool:
 
 
 def _parse(document: object) -> Any:
-    """Parse strictly: UTF-8 only, and without the NaN and Infinity that json would accept."""
+    """Parse a document. An object makes the way through JSON, to be as strict with it."""
     if isinstance(document, (bytes, bytearray)):
-        text = document.decode("utf-8")
-    elif isinstance(document, str):
-        text = document
-    else:  # to JSON and back: types that it lacks are refused, and keys of such types dropped
-        text = json.dumps(document, skipkeys=True, default=_refuse_object)
-    text = text.lstrip("\ufeff")
+        return _loads(document.decode("utf-8"))
+    if isinstance(document, str):
+        return _loads(document)
+    return _loads(json.dumps(document, skipkeys=True, default=_refuse_object))
+
+
+def _loads(text: str) -> Any:
+    """Do as json.loads, but accept a byte order mark, and neither NaN nor Infinity."""
     has_limit = hasattr(sys, "set_int_max_str_digits")  # since 3.7.14, 3.8.14, 3.9.14 and 3.10.7
     parse_int = None if has_limit else _to_short_int
+    text = text.lstrip("\ufeff")
     return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
 
 
@@ -1014,14 +1005,18 @@ def _declared_length(headers: http.client.HTTPMessage) -> int | None:
     return int(lengths.pop())
 
 
-def _read_whole(response: http.client.HTTPResponse) -> bytearray:
-    """Read the body of a 200. Raise OSError for what http.client overlooks."""
-    headers = response.headers
+def _check_codings(headers: http.client.HTTPMessage) -> None:
+    """Refuse a body in a coding that was not asked for."""
     coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
     encoding = ", ".join(headers.get_all("Content-Encoding", [])).lower()
     if coding not in ("", "chunked") or encoding not in ("", "identity"):
         raise _Lasting("the answer has a coding that was not asked for")
-    length = _declared_length(headers)
+
+
+def _read_whole(response: http.client.HTTPResponse) -> bytearray:
+    """Read the body of a 200. Raise OSError for what http.client overlooks."""
+    _check_codings(response.headers)
+    length = _declared_length(response.headers)
     if length is not None and length > _MAX_ANSWER:
         raise _Lasting(_TOO_LARGE)
     body = bytearray()
@@ -1029,12 +1024,18 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
         body += piece
         if len(body) > _MAX_ANSWER:
             raise _Lasting(_TOO_LARGE)
-    if length is not None and len(body) < length:
-        raise OSError(_CUT_SHORT)
-    ends_by_close = length is None and coding != "chunked"
-    if ends_by_close and not body:  # its headers, too, may have been cut short
+    if _is_cut_short(body, response.headers):
         raise OSError(_CUT_SHORT)
     return body
+
+
+def _is_cut_short(body: bytearray, headers: http.client.HTTPMessage) -> bool:
+    """Tell whether a body or its headers ended too soon, if it did not come in chunks."""
+    length = _declared_length(headers)
+    if length is not None:
+        return len(body) < length
+    # Headers that are cut short declare nothing, and nothing follows them.
+    return not body and "Transfer-Encoding" not in headers
 
 
 def _read_excerpt(response: http.client.HTTPResponse) -> bytearray:
@@ -1094,8 +1095,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                # Half of the time that is left: the other half is for another route.
-                connection.deadline = (time.monotonic() + deadline) / 2
+                left = deadline - time.monotonic()
+                connection.deadline -= left / 2  # the other half is for another route
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1170,8 +1171,13 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not re.fullmatch(_HEADER_VALUE, value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
         if name.lower() not in _FRAMING:
-            usable[name.title()] = value  # spelt like _OUR_HEADERS, so that ours can replace it
+            usable[name] = value
     return usable
+
+
+def _merged(*several: Mapping[str, str]) -> dict[str, str]:
+    """Merge headers. Of several with one name, in upper or lower case, the last counts."""
+    return {name.title(): value for headers in several for name, value in headers.items()}
 
 
 _HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*\.?"  # a name or an IPv4 address
@@ -1183,8 +1189,10 @@ _URL = f"(?i)https?://({_HOST}|{_IPV6})({_PORT})?({_PATH})?"
 
 def _parse_url(url: str) -> _Address | None:
     """Parse the URL of a server or proxy. Return None if it is not one."""
+    if not url.isascii() or not url.isprintable():
+        return None
     parts = re.fullmatch(_URL, url)
-    if parts is None or not url.isascii() or not url.isprintable():
+    if parts is None:
         return None
     if parts["port"] and not 1 <= int(parts["port"]) <= 65535:
         return None
@@ -1372,16 +1380,11 @@ class _Secrets:
         """Tell whether there is a secret in a text."""
         return self.hide(text) != text
 
-    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error to raise ours from, or None if that would tell a secret.
-
-        A traceback tells its text and those of the errors that led to it. JSONDecodeError and
-        UnicodeDecodeError also hold the whole `document`.
-        """
+    def are_told_by(self, error: Exception) -> bool:
+        """Tell whether there is a secret in what a traceback tells of an error and its causes."""
         import traceback  # only errors need it
 
-        told = "".join(traceback.format_exception(type(error), error, None)) + document
-        return None if self.are_in(told) else error
+        return self.are_in("".join(traceback.format_exception(type(error), error, None)))
 
 
 # ---------------------------------------------------------------------------------------- asking
@@ -1431,8 +1434,9 @@ class _Call:
         if server_url is None or shares_environment:
             credentials = _environment_credentials()
             ssl_context = ssl_context or _environment_context()
-        # The later ones win: a caller may replace Host and the credentials, but none of ours.
-        self.headers = {"Host": address.netloc, **credentials, **usable_headers, **_OUR_HEADERS}
+        # A caller may replace Host and the credentials, but none of ours.
+        host = {"Host": address.netloc}
+        self.headers = _merged(host, credentials, usable_headers, _OUR_HEADERS)
         proxy = _find_proxy(address)
         self.server = _Server(address, proxy, ssl_context)
         proxy_headers = proxy.headers if proxy else {}
@@ -1458,16 +1462,15 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     """
     deadline = time.monotonic() + seconds
     incomplete = None  # an answer without the executions
-    refusals: list[SDKError] = []
+    missing = []
     for route in list(call.routes):
         try:
             response = _ask_route(call, route, deadline)
+        except _MissingRoute as error:
+            missing.append(error)
         except SDKError as error:
-            if error._is_transient:  # asked again, the route may answer
+            if incomplete is None or error._is_transient:
                 raise
-            if incomplete is None and not isinstance(error, _MissingRoute):
-                raise
-            refusals.append(error)
         else:
             if _lists_executions(response.raw):
                 call.prefer(route)
@@ -1475,7 +1478,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             incomplete = response
     if incomplete is not None:
         return incomplete
-    raise _no_route(refusals) from refusals[-1]
+    raise _no_route(missing) from missing[-1]
 
 
 def _ask_route(call: _Call, route: _Route, deadline: float) -> StateResponse:
@@ -1500,7 +1503,8 @@ def _exchange(call: _Call, route: _Route, deadline: float) -> _Answer:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
         error = caught
-    raise _no_answer(call, path, error) from call.secrets.safe_cause(error)
+    tells_secret = call.secrets.are_told_by(error)
+    raise _no_answer(call, path, error) from None if tells_secret else error
 
 
 def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
@@ -1510,7 +1514,9 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as caught:
         error = caught
-    raise _no_state(call, answer, error) from call.secrets.safe_cause(error, answer.text)
+    # A JSONDecodeError holds the whole text of the answer.
+    tells_secret = call.secrets.are_told_by(error) or call.secrets.are_in(answer.text)
+    raise _no_state(call, answer, error) from None if tells_secret else error
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1639,7 +1645,7 @@ def _refusal_text(answer: _Answer) -> str:
     return words or answer.text.strip() or answer.reason or "no reason given"
 
 
-def _no_route(missing: list[SDKError]) -> SDKError:
+def _no_route(missing: list[_MissingRoute]) -> SDKError:
     """Make the error that names every route and its status."""
     told = [f"{error.status_code} from {_shorten(error.url, 99)}" for error in missing]
     message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
@@ -1706,39 +1712,43 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
     """Ask until the job has ended. Whatever is new is told to `say`, a line at a time."""
     end = time.monotonic() + limit
     pauses = _pauses()
-    progress = _Progress(call, say)
+    progress = _Progress(call, limit, say)
     while time.monotonic() < end:
         pause = next(pauses)
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
-            limit_has_passed = time.monotonic() >= end
-            if limit_has_passed and isinstance(error, TransportTimeout):
-                break  # the limit cut it short: the server is not to blame
-            if not error._is_transient:
+            is_cut_by_limit = isinstance(error, TransportTimeout) and time.monotonic() >= end
+            if is_cut_by_limit:  # the server is not to blame
+                break
+            if progress.is_hopeless(error):
                 raise
             progress.failed(error)
-            if limit == _NO_LIMIT and progress.failures > _MOST_FAILURES:
-                raise
             pause = max(pause, min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
         else:
             progress.answered(response)
             if _has_ended(response.state):
                 return response
         time.sleep(max(0, min(pause, end - time.monotonic())))
-    raise progress.timeout(limit) from progress.last_error
+    raise progress.timeout() from progress.last_error
 
 
 class _Progress:
     """How far a job is, as far as that is known. Whatever is new is told to `say`."""
 
-    def __init__(self, call: _Call, say: Callable[[str], None]) -> None:
+    def __init__(self, call: _Call, limit: float, say: Callable[[str], None]) -> None:
         self.call = call
+        self.limit = limit
         self.say = say
         self.job_id = _shorten(call.request.job_id, 99)
         self.last_answer: StateResponse | None = None
         self.last_error: SDKError | None = None  # of the last question, if it has no answer
         self.failures = 0  # in a row
+
+    def is_hopeless(self, error: SDKError) -> bool:
+        """Tell whether there is no point in asking again after an error."""
+        is_one_too_many = self.limit == _NO_LIMIT and self.failures == _MOST_FAILURES
+        return is_one_too_many or not error._is_transient
 
     def failed(self, error: SDKError) -> None:
         """Take note of a question without an answer."""
@@ -1761,7 +1771,7 @@ class _Progress:
         self.last_error = None
         self.failures = 0
 
-    def timeout(self, limit: float) -> WaitTimeout:
+    def timeout(self) -> WaitTimeout:
         """Make the error that says how far the job was when the limit had passed."""
         last = self.last_answer
         if self.last_error:
@@ -1772,7 +1782,7 @@ class _Progress:
             why = f"it is {last.state.state or 'in no state yet'}"
             if last.state.status:
                 why += f": {last.state.status}"
-        words = f"the job {self.job_id} has not ended within {limit:g} s: {why}"
+        words = f"the job {self.job_id} has not ended within {self.limit:g} s: {why}"
         return WaitTimeout(_one_line(self.call.secrets.hide(words), _MAX_MESSAGE), response=last)
 
 
@@ -1930,13 +1940,14 @@ def _say(message: str) -> None:
 
 def _outputs(state: JobState) -> list[RunCommandResult]:
     """Return what the server kept of the output of completed executions."""
-    return [each.run_output for each in state._maybe_completed if each.run_output]
+    completed = [execution for execution in state.executions if execution._maybe_completed]
+    return [execution.run_output for execution in completed if execution.run_output]
 
 
 def _say_what_output_lacks(state: JobState) -> None:
     """Say if there is less to print than the programs wrote."""
     outputs = _outputs(state)
-    if not state._maybe_completed:
+    if not any(execution._maybe_completed for execution in state.executions):
         _say("no execution has completed, so there is no output")
     elif not outputs:
         _say("the server kept no output")
@@ -2107,7 +2118,7 @@ def _run_as_program() -> int:
     try:
         return main()
     except KeyboardInterrupt:
-        return _end_by_sigint()
+        return _end_by_sigint()  # which returns on Windows alone
     finally:
         _flush(sys.stdout)
         _flush(sys.stderr)
