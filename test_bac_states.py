@@ -1083,6 +1083,8 @@ def test_names_that_are_unknown_leave_no_memory_behind():
     many = {f"{number:090}": 0 for number in range(5000)}
     documents = [document(names) for names in (long, many) for document in (listed, of_job)]
     texts = list(map(json.dumps, documents))
+    shapes = [{f"{number:09}": 0} for number in range(9000)]
+    texts.append(json.dumps({"state": {"Executions": shapes}}))
     tracemalloc.start()
     try:
         for text in texts:
@@ -1799,13 +1801,12 @@ def test_a_cut_or_a_chunk_s_end_never_saves_the_beginning_of_a_credential(serve)
     answers += [reply(long * 70, 403)]  # over 64 KiB, of which 60 fit whole
     cut = (SECRET[:8], f"Bearer {SECRET[:-1]}", long[:8], long[:500], long[:-1])
     answers += [head("Content-Length: 9999", status="400 No") + f"x{end}".encode() for end in cut]
-    headers["X-Token"] = (
-        "1234abcd1234abcd1234"  # of its beginnings at an end, the longest is masked
-    )
-    answers += [reply("1234abcd1234abcd", 403)]
+    # Of its beginnings at an end, the longest is masked.
+    headers["X-Token"] = "1234abcd1234abcd1234"
+    answers += [reply("1234abcd1234abcd", 403), reply("1234abcdX 1234abcd12", 403)]
     for answer in answers:
         told = everything_told(refused(serve(answer), headers=headers))
-        assert "1234abcd***" not in told
+        assert "1234abcd***" not in told and "1234abcd12" not in told
         assert SECRET[:5] not in told and long[:8] not in told and "***" in told
     urls = [DEAD, *(serve(answer).url for answer in (reply("", 401), reply("", 404), reply("")))]
     for start, url in itertools.product(range(50, 200, 7), urls):
