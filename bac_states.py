@@ -61,7 +61,7 @@ if TYPE_CHECKING:  # importing typing at run time would make the import of this 
     _Reader = Callable[[Any], Any]
     _Address = urllib.parse.SplitResult
 else:
-    Any = object  # for typing.get_type_hints
+    Any = object  # typing.get_type_hints looks it up (on 3.10 and later)
 
 __all__ = [
     "BadRequest", "DecodeError", "ExecutionState", "InternalServerError", "JobNotFound", "JobState",
@@ -436,8 +436,11 @@ class _ObjectReader:
         Most objects of a kind have the same names, so the answer is cached, unless there are many
         names, or long ones: a server could fill the memory with them.
         """
-        by_name = self._by_name
-        known = [(name, by_name[_folded(name)]) for name in names[::-1] if _folded(name) in by_name]
+        known = []
+        for name in reversed(names):
+            member = self._by_name.get(_folded(name))
+            if member:
+                known.append((name, member))
         if len(self._cache) < 50 and sum(map(len, names)) < 1000:
             self._cache[names] = known
         return known
@@ -683,7 +686,8 @@ def _read_state(value: dict[str, Any]) -> JobState:
         raise _Mismatch("nothing in it belongs to a job's state")
     if "nodes" in state:  # servers that list nodes send no state of the job
         executions = state.pop("nodes")
-        state = {"state": _job_state(executions), **state, "executions": executions}
+        state.setdefault("state", _job_state(executions))
+        state["executions"] = executions
     return JobState(**state)
 
 
@@ -751,7 +755,7 @@ _UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 
 
 def _release(server_version: str) -> tuple[int, int, int] | None:
-    """Return the release that a version is of. None if that does not tell its numbers' words."""
+    """Return a version's release, or None if it is unknown, or between two meanings of numbers."""
     version = re.fullmatch(r"v?([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
     if version is None:
         return None
@@ -778,13 +782,17 @@ def _from_newer_job(
     """Make the models from the newer API's job and its executions."""
     if not job.get("job_id"):
         raise _Mismatch("it has no state, and no Job with an ID")
-    state = job.pop("state", {})
+    state = job.get("state", {})
     word: str = state.get("state_type", "")
     return JobState(
-        **job,
+        job_id=job["job_id"],
         state=_JOB_WORDS.get(word, word),
         status=state.get("message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
+        version=job.get("version", 0),
+        create_time=job.get("create_time", ""),
+        update_time=job.get("update_time", ""),
+        job_type=job.get("job_type", ""),
     )
 
 
@@ -819,8 +827,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     """Decode an answer, which has to be about the job `asked` for, if one is given."""
     parsed = _parse(document)
     answer = _read_answer(parsed)
-    name = answer.get("job", {}).pop("name", "")  # it has no field in the models
     state = _state_of(answer, server_version)
+    name = answer.get("job", {}).get("name", "")
     if not _is_about(asked, state.job_id, name):
         raise _Mismatch(f"it is about the job {state.job_id}")
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
@@ -1024,18 +1032,17 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
         body += piece
         if len(body) > _MAX_ANSWER:
             raise _Lasting(_TOO_LARGE)
-    if _is_cut_short(body, response.headers):
+    if _is_cut_short(body, length, response.headers):
         raise OSError(_CUT_SHORT)
     return body
 
 
-def _is_cut_short(body: bytearray, headers: http.client.HTTPMessage) -> bool:
-    """Tell whether a body or its headers ended too soon, if it did not come in chunks."""
-    length = _declared_length(headers)
+def _is_cut_short(body: bytearray, length: int | None, headers: http.client.HTTPMessage) -> bool:
+    """Tell whether a body ended too soon."""
     if length is not None:
         return len(body) < length
-    # Headers that are cut short declare nothing, and nothing follows them.
-    return not body and "Transfer-Encoding" not in headers
+    in_chunks = "Transfer-Encoding" in headers  # then `read1` has noticed
+    return not in_chunks and not body  # nothing declared, nothing there: the headers were cut
 
 
 def _read_excerpt(response: http.client.HTTPResponse) -> bytearray:
@@ -1095,8 +1102,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                left = deadline - time.monotonic()
-                connection.deadline -= left / 2  # the other half is for another route
+                now = time.monotonic()
+                connection.deadline = now + (deadline - now) / 2  # the rest is for another route
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1341,12 +1348,10 @@ def _spellings(secret: str) -> set[str]:
 def _mask_cut_off(secret: str, text: str) -> str:
     """Mask the beginning of a secret at the end of a text, which may have been cut there."""
     end = text.rstrip("\ufffd")  # a cut may leave a part of a character
-    first = secret[:_SHORTEST_SECRET]
-    start = end.find(first, max(0, len(end) - len(secret)))
-    while start >= 0:
-        if secret.startswith(end[start:]):
-            return end[:start] + "***"
-        start = end.find(first, start + 1)
+    longest = min(len(secret), len(end))
+    for length in range(longest, _SHORTEST_SECRET - 1, -1):
+        if end.endswith(secret[:length]):
+            return end[:-length] + "***"
     return text
 
 
@@ -1405,12 +1410,22 @@ _NEWER_API = _Route("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  #
 _OLDEST = _Route("POST", "/states")  # v0.2.0 to v0.3.16
 
 
-class _Call:
-    """All that a caller can choose, checked.
+def _destination(
+    url: str | None, context: ssl.SSLContext | None, shares_environment: bool
+) -> tuple[_Address, dict[str, str], ssl.SSLContext | None]:
+    """Return whom to ask, with which credentials, and in which context.
 
     The environment's credentials and certificates are for its own server. `shares_environment`
-    says that they are for a `server_url`, too.
+    says that they are for a `url`, too.
     """
+    address = _environment_server() if url is None else _usable_url("server_url", url)
+    if url is not None and not shares_environment:
+        return address, {}, context
+    return address, _environment_credentials(), context or _environment_context()
+
+
+class _Call:
+    """All that a caller can choose, checked."""
 
     def __init__(
         self,
@@ -1426,19 +1441,12 @@ class _Call:
         usable_headers = {} if headers is None else _usable_headers(headers)
         if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
-        if server_url is None:
-            address = _environment_server()
-        else:
-            address = _usable_url("server_url", server_url)
-        credentials = {}
-        if server_url is None or shares_environment:
-            credentials = _environment_credentials()
-            ssl_context = ssl_context or _environment_context()
+        address, credentials, context = _destination(server_url, ssl_context, shares_environment)
         # A caller may replace Host and the credentials, but none of ours.
         host = {"Host": address.netloc}
         self.headers = _merged(host, credentials, usable_headers, _OUR_HEADERS)
         proxy = _find_proxy(address)
-        self.server = _Server(address, proxy, ssl_context)
+        self.server = _Server(address, proxy, context)
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets([*self.headers.items(), *proxy_headers.items()])
         self.routes = [_REQUESTER, _NEWER_API, _OLDEST]  # in the order in which to ask them
@@ -1468,14 +1476,15 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             response = _ask_route(call, route, deadline)
         except _MissingRoute as error:
             missing.append(error)
+            continue
         except SDKError as error:
             if incomplete is None or error._is_transient:
                 raise
-        else:
-            if _lists_executions(response.raw):
-                call.prefer(route)
-                return response
-            incomplete = response
+            continue
+        if _lists_executions(response.raw):
+            call.prefer(route)
+            return response
+        incomplete = response
     if incomplete is not None:
         return incomplete
     raise _no_route(missing) from missing[-1]
@@ -1503,8 +1512,8 @@ def _exchange(call: _Call, route: _Route, deadline: float) -> _Answer:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
         error = caught
-    tells_secret = call.secrets.are_told_by(error)
-    raise _no_answer(call, path, error) from None if tells_secret else error
+    cause = None if call.secrets.are_told_by(error) else error
+    raise _no_answer(call, path, error) from cause
 
 
 def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
@@ -1516,7 +1525,8 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
         error = caught
     # A JSONDecodeError holds the whole text of the answer.
     tells_secret = call.secrets.are_told_by(error) or call.secrets.are_in(answer.text)
-    raise _no_state(call, answer, error) from None if tells_secret else error
+    cause = None if tells_secret else error
+    raise _no_state(call, answer, error) from cause
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1761,12 +1771,11 @@ class _Progress:
         """Take note of an answer. The first state is worth a line, and so is every change."""
         if self.last_error:
             self.say("the server answers again")
-        last = self.last_answer
-        is_first = last is None and not _has_ended(response.state)  # an end is printed anyway
-        has_changed = last is not None and last.state.state != response.state.state
-        if is_first or has_changed:
-            state = response.state.state or "no state yet"
-            self.say(self.call.secrets.hide(f"{self.job_id}: {state}"))
+        state = response.state.state
+        last_state = self.last_answer.state.state if self.last_answer else None
+        is_end_at_once = self.last_answer is None and _has_ended(response.state)  # printed anyway
+        if state != last_state and not is_end_at_once:
+            self.say(self.call.secrets.hide(f"{self.job_id}: {state or 'no state yet'}"))
         self.last_answer = response
         self.last_error = None
         self.failures = 0
