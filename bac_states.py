@@ -273,11 +273,8 @@ class ExecutionState:
 
     @property
     def _maybe_completed(self) -> bool:
-        """Whether it completed, or may have: if the release is unknown, numbers leave that open.
-
-        A 7 is Completed or Publishing, a 9 is Completed or Cancelled.
-        """
-        return self.state in ("Completed", "7", "9")
+        """Whether it completed or, if its state is a number with two meanings, may have."""
+        return self.state in _MAYBE_COMPLETED
 
     @property
     def _program_failed(self) -> bool:
@@ -321,7 +318,7 @@ class JobState:
         """Whether the job is Completed, and no program in a completed execution failed.
 
         CompletedPartially and PartialError are no success. An attempt that Failed before another
-        completed does not matter.
+        completed does not matter. If the server lists no executions, the job's word alone counts.
         """
         if self.state != "Completed":
             return False
@@ -410,7 +407,8 @@ def _fields(
     """
     if isinstance(types, type):
         types = (types,)
-    fields = {**{name: name for name in names}, **renamed}
+    fields = {name: name for name in names}
+    fields.update(renamed)
     return {_folded(name): _Member(field, types, convert) for name, field in fields.items()}
 
 
@@ -450,10 +448,13 @@ class _ObjectReader:
         if type(value) is not dict:
             raise _expected((dict,), value)
         names = tuple(value)
+        known = self._cache.get(names)
+        if known is None:
+            known = self._find(names)
         found = {}
-        for name, member in self._cache.get(names) or self._find(names):
+        for name, member in known:  # of several spellings of one, the last comes first
             item = value[name]
-            if item is None or member.field in found:  # found in a later spelling
+            if item is None or member.field in found:
                 continue
             if type(item) not in member.types:  # isinstance would take true for an integer
                 raise _expected(member.types, item, name)
@@ -752,6 +753,8 @@ _WORDS_TO_V1_5_1 = _numbered(f"{_EARLY_WORDS}|BidRejected|Completed|Failed|Cance
 _WORDS = _numbered(f"{_EARLY_WORDS}|Running|Publishing|BidRejected|Completed|Failed|Cancelled")
 # Numbers with only one meaning: 10 and 11 came with v1.5.2.
 _UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
+# Of the others, 7 means Completed up to v1.5.1, and 9 since v1.5.2.
+_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _release(server_version: str) -> tuple[int, int, int] | None:
@@ -1041,8 +1044,9 @@ def _is_cut_short(body: bytearray, length: int | None, headers: http.client.HTTP
     """Tell whether a body ended too soon."""
     if length is not None:
         return len(body) < length
-    in_chunks = "Transfer-Encoding" in headers  # then `read1` has noticed
-    return not in_chunks and not body  # nothing declared, nothing there: the headers were cut
+    if "Transfer-Encoding" in headers:
+        return False  # `read1` would have raised IncompleteRead
+    return not body  # nothing declared, and nothing there: the headers were cut
 
 
 def _read_excerpt(response: http.client.HTTPResponse) -> bytearray:
@@ -1419,9 +1423,9 @@ def _destination(
     says that they are for a `url`, too.
     """
     address = _environment_server() if url is None else _usable_url("server_url", url)
-    if url is not None and not shares_environment:
-        return address, {}, context
-    return address, _environment_credentials(), context or _environment_context()
+    if url is None or shares_environment:
+        return address, _environment_credentials(), context or _environment_context()
+    return address, {}, context
 
 
 class _Call:
@@ -1466,7 +1470,7 @@ class _MissingRoute(SDKError):
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask one route after the other until an answer lists the executions, all within `seconds`.
 
-    An answer without them counts if the other routes have none, or refuse for good.
+    An answer without them counts if the other routes are missing, or refuse for good.
     """
     deadline = time.monotonic() + seconds
     incomplete = None  # an answer without the executions
@@ -1478,7 +1482,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             missing.append(error)
             continue
         except SDKError as error:
-            if incomplete is None or error._is_transient:
+            # A refusal takes nothing from an incomplete answer. A failure that can pass, or an
+            # answer that is broken, may hide executions whose program failed.
+            is_refusal = not error._is_transient and not isinstance(error, DecodeError)
+            if incomplete is None or not is_refusal:
                 raise
             continue
         if _lists_executions(response.raw):
@@ -1709,7 +1716,8 @@ def wait(
 
     It goes on if no complete answer comes, and at 408, 425, 429 and 5xx other than 500 and 501;
     without a `limit`, until the eleventh failure in a row. It does not if that would not help: if a
-    certificate is not trusted, a proxy refuses, or an answer is too large or in an unknown coding.
+    certificate is not trusted, a proxy refuses for good, or an answer is too large or in a coding
+    that was not asked for.
     Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
     resolving names and decoding either.
     """
