@@ -52,7 +52,7 @@ from urllib.request import getproxies, proxy_bypass  # the latter is not documen
 
 # From top to bottom: errors, models, decoding, transport, arguments and environment, secrets,
 # asking, `get` and `wait`, the command. A `get` checks its arguments (`_Call`), goes from route to
-# route (`_ask`), puts the question (`_exchange`) and decodes the answer (`_decode`).
+# route (`_ask`), puts the question on each (`_exchange`) and decodes the answer (`_decode`).
 
 TYPE_CHECKING = False  # type checkers take it for True
 if TYPE_CHECKING:  # importing typing at run time would make the import of this file 5 % slower
@@ -672,7 +672,7 @@ _read_state_members = _ObjectReader(
     _fields(str, "job_id", "state", "status"),
     _fields(int, "version"),
     _fields(dict, "nodes", convert=_read_nodes),  # up to v0.3.19
-    _fields(dict, Shards="executions", convert=_read_shards_with_executions),  # up to v0.3.23
+    _fields(dict, Shards="executions", convert=_read_shards_with_executions),  # v0.3.20 to v0.3.23
     _fields(list, "executions", convert=_read_executions),
     _fields(str, "create_time", "update_time", "timeout_at", convert=_to_time),
 )
@@ -758,7 +758,7 @@ _MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _release(server_version: str) -> tuple[int, int, int] | None:
-    """Return a version's release, or None if it is unknown, or between two meanings of numbers."""
+    """Return a version's release, or None if it is unknown or lies between the two numberings."""
     version = re.fullmatch(r"v?([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
     if version is None:
         return None
@@ -855,7 +855,7 @@ def _is_about(asked: str, job_id: str, name: str) -> bool:
 
 
 def _parse(document: object) -> Any:
-    """Parse a document. An object makes the way through JSON, to be as strict with it."""
+    """Parse a document. An object is turned into JSON first, so that the same rules hold for it."""
     if isinstance(document, (bytes, bytearray)):
         return _loads(document.decode("utf-8"))
     if isinstance(document, str):
