@@ -1482,9 +1482,9 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             missing.append(error)
             continue
         except SDKError as error:
-            # A refusal takes nothing from an incomplete answer. A failure that can pass, or an
-            # answer that is broken, may hide executions whose program failed.
-            is_refusal = not error._is_transient and not isinstance(error, DecodeError)
+            # A refusal for good takes nothing from an incomplete answer. Any other failure may hide
+            # executions whose program failed.
+            is_refusal = error.status_code not in (None, 200) and not error._is_transient
             if incomplete is None or not is_refusal:
                 raise
             continue

@@ -1958,8 +1958,10 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
     for status in (408, 429, 503):  # another time, the route may tell that a program failed
         server = serve(reply("no", status), jobs=without)
         assert refused(server, request=NEWER_JOB).status_code == status
-    for odd, kind in ((b"no HTTP", TransportError), (reply("no state"), DecodeError)):
-        assert refused(serve(odd, jobs=without), kind, request=NEWER_JOB)
+    zipped = head("Content-Encoding: gzip") + BODY
+    for odd in (b"no HTTP", zipped, length(16 * MIB + 1)):
+        assert refused(serve(odd, jobs=without), TransportError, request=NEWER_JOB)
+    assert refused(serve(reply("no state"), jobs=without), DecodeError, request=NEWER_JOB)
     for names in ("Job Executions Items", "Job Executions Executions", "job EXECUTIONS items"):
         job, executions, items = names.split()
         empty = {job: {"ID": NEWER_JOB}, executions: {"NextToken": "", items: []}}
