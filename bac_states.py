@@ -82,6 +82,8 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
+# If the release is unknown, numbers stay: 7 is Completed up to v1.5.1, and 9 since v1.5.2.
+_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -115,7 +117,7 @@ class SDKError(Exception):
     asked. `retry_after` is in whole seconds, or None if the server does not say.
     """
 
-    _is_transient = False  # whether asking again can help
+    _is_transient = False  # whether asking again can help; `_no_answer` and `_refusal` set it
 
     def __init__(
         self,
@@ -273,7 +275,7 @@ class ExecutionState:
 
     @property
     def _maybe_completed(self) -> bool:
-        """Whether it completed or, if its state is a number with two meanings, may have."""
+        """Whether it completed or, if its state is a 7 or 9, may have."""
         return self.state in _MAYBE_COMPLETED
 
     @property
@@ -420,7 +422,7 @@ def _folded(name: str) -> str:
 class _ObjectReader:
     """Turns an object into a model or, without one, into a dict of the fields.
 
-    A member that is unknown or null is left out. Of several spellings of one, the last counts.
+    A member that is unknown or null is left out.
     """
 
     def __init__(self, model: Callable[..., Any] | None, *members: dict[str, _Member]) -> None:
@@ -452,7 +454,8 @@ class _ObjectReader:
         if known is None:
             known = self._find(names)
         found = {}
-        for name, member in known:  # of several spellings of one, the last comes first
+        # Of several spellings, the last that is not null counts, and `known` has the last first.
+        for name, member in known:
             item = value[name]
             if item is None or member.field in found:
                 continue
@@ -722,7 +725,8 @@ _read_numbered_state = _ObjectReader(
 )
 _read_newer_job = _ObjectReader(
     None,
-    _fields(str, "name", ID="job_id", Type="job_type"),
+    _fields(str, "name"),  # a job may be asked for by its name
+    _fields(str, ID="job_id", Type="job_type"),
     _fields(dict, "state", convert=_read_named_state),
     _fields(int, Revision="version"),
     _fields(int, "create_time", ModifyTime="update_time", convert=_to_utc),
@@ -753,8 +757,6 @@ _WORDS_TO_V1_5_1 = _numbered(f"{_EARLY_WORDS}|BidRejected|Completed|Failed|Cance
 _WORDS = _numbered(f"{_EARLY_WORDS}|Running|Publishing|BidRejected|Completed|Failed|Cancelled")
 # Numbers with only one meaning: 10 and 11 came with v1.5.2.
 _UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
-# Of the others, 7 means Completed up to v1.5.1, and 9 since v1.5.2.
-_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _release(server_version: str) -> tuple[int, int, int] | None:
@@ -1484,8 +1486,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         except SDKError as error:
             # A refusal for good takes nothing from an incomplete answer. Any other failure may hide
             # executions whose program failed.
-            is_refusal = error.status_code not in (None, 200) and not error._is_transient
-            if incomplete is None or not is_refusal:
+            has_refused = error.status_code not in (None, 200) and not error._is_transient
+            if incomplete is None or not has_refused:
                 raise
             continue
         if _lists_executions(response.raw):
