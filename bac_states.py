@@ -760,7 +760,7 @@ _UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 
 
 def _release(server_version: str) -> tuple[int, int, int] | None:
-    """Return a version's release, or None if it is unknown or lies between the two numberings."""
+    """Return the release of a version, or None if that does not tell the numbering of states."""
     version = re.fullmatch(r"v?([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
     if version is None:
         return None
@@ -1894,11 +1894,9 @@ def _table(state: JobState, asked: str) -> str:
 def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
     """Return headings and a row for each execution, in columns that fit their content."""
     rows = [_cells(execution) for execution in executions]
-    if not any(execution.shard_index for execution in executions):
-        for row in rows:
-            del row["SHARD"]
-    headings = list(rows[0])
-    table = [headings, *(list(row.values()) for row in rows)]
+    has_shards = any(execution.shard_index for execution in executions)
+    headings = [heading for heading in rows[0] if heading != "SHARD" or has_shards]
+    table = [headings, *([row[heading] for heading in headings] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = []
     for line in table:
