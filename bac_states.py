@@ -1484,10 +1484,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             missing.append(error)
             continue
         except SDKError as error:
-            # A refusal for good takes nothing from an incomplete answer. Any other failure may hide
-            # executions whose program failed.
-            has_refused = error.status_code not in (None, 200) and not error._is_transient
-            if incomplete is None or not has_refused:
+            # Any failure but a refusal for good may hide executions whose program failed.
+            if incomplete is None or not _is_refusal_for_good(error):
                 raise
             continue
         if _lists_executions(response.raw):
@@ -1497,6 +1495,12 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     if incomplete is not None:
         return incomplete
     raise _no_route(missing) from missing[-1]
+
+
+def _is_refusal_for_good(error: SDKError) -> bool:
+    """Tell whether a server refuses, and will refuse when it is asked again."""
+    is_refusal = error.status_code not in (None, 200)
+    return is_refusal and not error._is_transient
 
 
 def _ask_route(call: _Call, route: _Route, deadline: float) -> StateResponse:
