@@ -1604,7 +1604,6 @@ def _no_state(call: _Call, answer: _Answer, error: Exception) -> SDKError:
 # {"Message": "Request Forbidden", "Component": "Authorizer", "Details":
 #      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
-
 # What they mean. The first row counts whose status and route (None is any) are the answer's, and
 # whose pattern is found in its text.
 _REFUSALS: list[tuple[int, _Route | None, str, type[SDKError]]] = [
@@ -1724,6 +1723,7 @@ def wait(
     without a `limit`, until the eleventh failure in a row. It does not if that would not help: if a
     certificate is not trusted, a proxy refuses for good, or an answer is too large or in a coding
     that was not asked for.
+
     Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
     resolving names and decoding either.
     """
@@ -1764,7 +1764,7 @@ class _Progress:
         self.call = call
         self.limit = limit
         self.say = say
-        self.job_id = _shorten(call.request.job_id, 99)
+        self.job_id = _shorten(call.secrets.hide(call.request.job_id), 99)
         self.last_answer: StateResponse | None = None
         self.last_error: SDKError | None = None  # of the last question, if it has no answer
         self.failures = 0  # in a row

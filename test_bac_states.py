@@ -3204,6 +3204,13 @@ def test_a_state_that_echoes_a_credential_is_masked_while_waiting(
     assert (ran.code, ran.err) == (0, f"bac_states: {JOB}: ***\nbac_states: {JOB}: Completed\n")
 
 
+def test_a_cut_job_id_saves_no_beginning_of_a_credential_while_waiting(serve, clock):
+    job_id, headers = "x" * 90 + SECRET, {"X-Token": SECRET}
+    server = serve(job_is("New", ""))
+    error = error_of(WaitTimeout, wait_for, server, job_id, limit=1, headers=headers)
+    assert error.message.startswith(f"the job {'x' * 90}*** has not ended")
+
+
 def test_a_wait_that_runs_out_says_why(capsys, serve, clock):
     server = serve([job_is("New"), job_is("InProgress", Status="it takes long")])
     ran = command(capsys, JOB, "--server", server.url, "--wait-timeout", "30")
