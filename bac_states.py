@@ -82,8 +82,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# If the release is unknown, numbers stay: 7 is Completed up to v1.5.1, and 9 since v1.5.2.
-_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -275,8 +273,8 @@ class ExecutionState:
 
     @property
     def _maybe_completed(self) -> bool:
-        """Whether it completed or, if its state is a 7 or 9, may have."""
-        return self.state in _MAYBE_COMPLETED
+        """Whether its state is Completed, or a number without a word, which may mean that."""
+        return self.state == "Completed" or self.state.isdigit()
 
     @property
     def _program_failed(self) -> bool:
