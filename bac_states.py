@@ -757,24 +757,16 @@ _WORDS = _numbered(f"{_EARLY_WORDS}|Running|Publishing|BidRejected|Completed|Fai
 _UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
 
 
-def _release(server_version: str) -> tuple[int, int, int] | None:
-    """Return the release of a version, or None if that does not tell the numbering of states."""
+def _execution_words(server_version: str) -> Mapping[int, str]:
+    """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
     version = re.fullmatch(r"v?([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})([-+].+)?", server_version)
     if version is None:
-        return None
+        return _UNAMBIGUOUS_WORDS
     major, minor, patch, suffix = version.groups()
     release = (int(major), int(minor), int(patch))
     if release == (0, 0, 0):  # a development build: v0.0.0-xxxxxxx
-        return None
+        return _UNAMBIGUOUS_WORDS
     if release == (1, 5, 1) and suffix:  # v1.5.1-36-g0a1b2c3 is on the way to v1.5.2
-        return None
-    return release
-
-
-def _execution_words(server_version: str) -> Mapping[int, str]:
-    """Return the words for a release's numbers; if it is unknown, for the unambiguous ones."""
-    release = _release(server_version)
-    if release is None:
         return _UNAMBIGUOUS_WORDS
     return _WORDS if release >= (1, 5, 2) else _WORDS_TO_V1_5_1
 
