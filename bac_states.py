@@ -988,14 +988,11 @@ class _Stream(io.RawIOBase):
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield a body as it arrives. `read1` ends it after its declared length or its last chunk.
+    """Yield a body as it arrives. `read1` ends with its declared length or its last chunk.
 
     If a body in chunks is cut short, `read1` raises IncompleteRead; any other just ends.
     """
-    piece = response.read1(65536)
-    while piece:
-        yield piece
-        piece = response.read1(65536)
+    return iter(lambda: response.read1(65536), b"")
 
 
 def _declared_length(headers: http.client.HTTPMessage) -> int | None:
