@@ -1038,10 +1038,11 @@ def _is_cut_short(body: bytearray, length: int | None, headers: http.client.HTTP
     return not body  # nothing declared, and nothing there: the headers were cut
 
 
-def _read_excerpt(response: http.client.HTTPResponse) -> bytearray:
-    """Read the body of a refusal, as far as it comes."""
+def _read_excerpt(connection: _Connection, response: http.client.HTTPResponse) -> bytearray:
+    """Read the body of a refusal, as far as it comes in half of the time that is left."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
+        connection.deadline -= _seconds_left(connection.deadline) / 2  # leave some to other routes
         for piece in _pieces(response):
             body += piece
             if len(body) > _MAX_REFUSAL:
@@ -1095,9 +1096,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                now = time.monotonic()
-                connection.deadline = now + (deadline - now) / 2  # the rest is for another route
-                content = _read_excerpt(response)
+                content = _read_excerpt(connection, response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
     def _connect(self, connection: _Connection) -> None:
