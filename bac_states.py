@@ -1456,45 +1456,31 @@ class _MissingRoute(SDKError):
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
-    """Ask one route after the other until an answer lists the executions, all within `seconds`.
+    """Ask on one route after the other until an answer lists the executions, within `seconds`.
 
-    An answer without them counts if the other routes are missing, or refuse for good.
+    An answer without them counts only if the other routes are missing or refuse for good: any other
+    failure there may hide an execution whose program failed.
     """
     deadline = time.monotonic() + seconds
     incomplete = None  # an answer without the executions
     missing = []
     for route in list(call.routes):
-        try:
-            response = _ask_route(call, route, deadline)
-        except _MissingRoute as error:
-            missing.append(error)
+        answer = _exchange(call, route, deadline)
+        if answer.status == 200:
+            response = _decode_answer(call, answer)
+            if _lists_executions(response.raw):
+                call.prefer(route)
+                return response
+            incomplete = response
             continue
-        except SDKError as error:
-            # Any failure but a refusal for good may hide executions whose program failed.
-            if incomplete is None or not _is_refusal_for_good(error):
-                raise
-            continue
-        if _lists_executions(response.raw):
-            call.prefer(route)
-            return response
-        incomplete = response
+        refusal = _refusal(call, route, answer)
+        if isinstance(refusal, _MissingRoute):
+            missing.append(refusal)
+        elif incomplete is None or refusal._is_transient:
+            raise refusal
     if incomplete is not None:
         return incomplete
     raise _no_route(missing) from missing[-1]
-
-
-def _is_refusal_for_good(error: SDKError) -> bool:
-    """Tell whether a server refuses, and will refuse when it is asked again."""
-    is_refusal = error.status_code not in (None, 200)
-    return is_refusal and not error._is_transient
-
-
-def _ask_route(call: _Call, route: _Route, deadline: float) -> StateResponse:
-    """Ask on one route."""
-    answer = _exchange(call, route, deadline)
-    if answer.status != 200:
-        raise _refusal(call, route, answer)
-    return _decode_answer(call, answer)
 
 
 # An error that is raised in a handler keeps the one that was caught as its __context__. That may
@@ -1509,10 +1495,9 @@ def _exchange(call: _Call, route: _Route, deadline: float) -> _Answer:
     data = json.dumps(asked).encode() if route.method == "POST" else b""
     try:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
-    except _NETWORK_ERRORS as caught:
-        error = caught
-    cause = None if call.secrets.are_told_by(error) else error
-    raise _no_answer(call, path, error) from cause
+    except _NETWORK_ERRORS as error:
+        failure = _no_answer(call, path, error)
+    raise failure
 
 
 def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
@@ -1520,12 +1505,11 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
         return _decode(answer.body, version, call.request.job_id)
-    except _DECODING_ERRORS as caught:
-        error = caught
-    # A JSONDecodeError holds the whole text of the answer.
-    tells_secret = call.secrets.are_told_by(error) or call.secrets.are_in(answer.text)
-    cause = None if tells_secret else error
-    raise _no_state(call, answer, error) from cause
+    except _DECODING_ERRORS as error:
+        why = f"not a job's state: {error}"
+        path = call.secrets.hide(getattr(error, "path", ""))
+        failure = _bad_answer(call, DecodeError, answer, why, cause=error, path=path)
+    raise failure
 
 
 def _lists_executions(document: dict[str, Any]) -> bool:
@@ -1535,12 +1519,33 @@ def _lists_executions(document: dict[str, Any]) -> bool:
 
 
 def _failure(
-    call: _Call, kind: type[SDKError], what: str, url: str, why: str, body: str = "", **details: Any
+    call: _Call,
+    kind: type[SDKError],
+    what: str,
+    url: str,
+    why: str,
+    *,
+    body: str = "",
+    cause: Exception | None = None,
+    **details: Any,
 ) -> SDKError:
     """Make an error that says what happened, where and why, and tells no secret."""
     hide = call.secrets.hide
     message = f"{what} from {_shorten(hide(url))}: {hide(why)}"
-    return kind(message, url=hide(url), body=hide(body)[:_MAX_BODY], **details)
+    failure = kind(message, url=hide(url), body=hide(body)[:_MAX_BODY], **details)
+    # A JSONDecodeError holds the body, though a traceback does not tell it.
+    tells_secret = call.secrets.are_in(body) or (cause and call.secrets.are_told_by(cause))
+    if not tells_secret:
+        failure.__cause__ = cause  # as `raise ... from` does
+    return failure
+
+
+def _bad_answer(
+    call: _Call, kind: type[SDKError], answer: _Answer, why: str, **details: Any
+) -> SDKError:
+    """Make the error for an answer that is not a job's state."""
+    details.update(status_code=answer.status, body=answer.text)
+    return _failure(call, kind, f"HTTP {answer.status}", answer.url, why, **details)
 
 
 def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
@@ -1548,7 +1553,7 @@ def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
     kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
     what = "no complete answer through the proxy" if call.server.proxy else "no complete answer"
     url = call.server.address.geturl() + path
-    failure = _failure(call, kind, what, url, _network_text(error, call.timeout))
+    failure = _failure(call, kind, what, url, _network_text(error, call.timeout), cause=error)
     failure._is_transient = not isinstance(error, (ssl.SSLCertVerificationError, _Lasting))
     return failure
 
@@ -1574,14 +1579,6 @@ def _tls_text(error: ssl.SSLError) -> str:
         return f"its certificate is not trusted ({why}); to trust it, {remedy}"
     text = error.strerror or str(error)  # "[SSL: ALERT] what happened (_ssl.c:1006)"
     return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", text)
-
-
-def _no_state(call: _Call, answer: _Answer, error: Exception) -> SDKError:
-    """Make the error for a 200 that is not the state of the job asked for."""
-    why = f"not a job's state: {error}"
-    path = call.secrets.hide(getattr(error, "path", ""))
-    details = {"status_code": 200, "path": path}
-    return _failure(call, DecodeError, "HTTP 200", answer.url, why, answer.text, **details)
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
@@ -1618,11 +1615,10 @@ def _refusal_kind(asked: _Route, answer: _Answer) -> type[SDKError]:
 def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
     """Make the error for a status other than 200."""
     kind = _refusal_kind(route, answer)
-    what, why = f"HTTP {answer.status}", _refusal_text(answer)
+    why = _refusal_text(answer)
     seconds = answer.headers.get("Retry-After", "").strip()
     retry_after = int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None
-    details = {"status_code": answer.status, "retry_after": retry_after}
-    refusal = _failure(call, kind, what, answer.url, why, answer.text, **details)
+    refusal = _bad_answer(call, kind, answer, why, retry_after=retry_after)
     refusal._is_transient = answer.status in _TRANSIENT
     return refusal
 
