@@ -1768,9 +1768,11 @@ class _Progress:
         if self.last_error:
             self.say("the server answers again")
         state = response.state.state
-        last_state = self.last_answer.state.state if self.last_answer else None
-        is_end_at_once = self.last_answer is None and _has_ended(response.state)  # printed anyway
-        if state != last_state and not is_end_at_once:
+        if self.last_answer is None:
+            is_news = not _has_ended(response.state)  # the answer that ends a wait is returned
+        else:
+            is_news = state != self.last_answer.state.state
+        if is_news:
             self.say(self.call.secrets.hide(f"{self.job_id}: {state or 'no state yet'}"))
         self.last_answer = response
         self.last_error = None
