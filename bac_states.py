@@ -2118,8 +2118,17 @@ def _flush(stream: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def _buffer_output() -> None:
+    """Buffer standard output: Python's -u would lose what a full disk takes only a part of."""
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase):
+        buffered: Any = io.BufferedWriter(raw)
+        sys.stdout = io.TextIOWrapper(buffered, sys.stdout.encoding, sys.stdout.errors)
+
+
 def _run_as_program() -> int:
     """Run the command as its own process. An installed console script calls this, too."""
+    _buffer_output()
     try:
         return main()
     except KeyboardInterrupt:

@@ -3260,6 +3260,16 @@ def test_standard_output_closed_or_full_is_exit_1_with_one_line(target, option):
         assert (ran.code, "standard output" in said(ran)) == (1, True)
 
 
+@on_posix
+def test_a_disk_that_takes_a_part_is_exit_1_without_a_buffer_too(serve, tmp_path):
+    execution = {"State": "Completed", "RunOutput": {"stdout": "x" * 100_000}}
+    url = serve(json_reply(listed(execution))).url
+    with open(str(tmp_path / "out"), "wb") as file:
+        arguments = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", sys.executable, "-u", SOURCE]
+        ran = run([*arguments, "j", "--output", "--server", url], stdout=file)
+    assert (ran.code, "standard output" in said(ran)) == (1, True)
+
+
 def test_a_reader_that_went_away_is_exit_141_and_nothing_is_said():
     if os.name == "posix":
         assert shell("2>&-", "--demo", "another") == (4, "", "")
