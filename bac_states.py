@@ -1928,11 +1928,11 @@ def _stderr_tail(execution: ExecutionState) -> list[str]:
     """Return the end of a failed program's standard error: people look for the reason there."""
     has_failed = execution._program_failed or execution.state in ("Failed", "Error")
     output = execution.run_output or RunCommandResult()
-    lines = output.stderr.rstrip().splitlines()[-5:]
-    if not has_failed or not lines:
+    text = output.stderr.rstrip()
+    if not has_failed or not text:
         return []
     heading = f"{_one_line(execution.node_id)}, standard error:"
-    return [heading, *(f"  {_one_line(line)}" for line in lines)]
+    return [heading, *(f"  {_one_line(line)}" for line in text.split("\n")[-5:])]
 
 
 def _say(message: str) -> None:
