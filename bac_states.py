@@ -1869,9 +1869,8 @@ def _demo_server() -> Iterator[str]:
 
 def _table(state: JobState, asked: str) -> str:
     """Return a line for the job, a row for each execution, and what failed programs said last."""
-    job = [_one_line(state.job_id or asked), _one_line(state.state)]
-    job.append(_one_line(state.status, _MAX_REASON))
-    lines = ["  ".join(filter(None, job))]
+    job = [state.job_id or asked, state.state, state.status]
+    lines = ["  ".join(_one_line(text, _MAX_REASON) for text in job if text)]
     if state.executions:
         lines += _rows(state.executions)
     for execution in state.executions:

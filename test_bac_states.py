@@ -2989,7 +2989,8 @@ def test_a_cell_over_200_characters_is_cut_but_an_id_is_whole_or_the_one_asked(c
     lines = table(capsys, serve, listed({"NodeId": "w" * 200, "Status": "o" * 201}))
     assert lines[2].split() == ["w" * 200, "o" * 197 + "..."]
     assert table(capsys, serve, listed(JobID=JOB), job_id=JOB[:8]) == [f"{JOB}  New"]
-    assert table(capsys, serve, {"state": {}}, job_id="asked") == ["asked  New"]
+    for asked in ("asked", "a" * 600):
+        assert table(capsys, serve, {"state": {}}, job_id=asked) == [f"{asked}  New"]
 
 
 def test_nothing_from_a_server_acts_on_the_terminal_or_forges_a_row(capsys, serve):
