@@ -1781,10 +1781,11 @@ class _Progress:
     def timeout(self) -> WaitTimeout:
         """Make the error that says how far the job was when the limit had passed."""
         last = self.last_answer
+        url = self.call.server.address.geturl()
         if self.last_error:
             why = self.last_error.message
         elif last is None:
-            why = "no answer came"
+            why = f"no answer came from {url}"
         else:
             why = f"it is {last.state.state or 'in no state yet'}"
             if last.state.status:

@@ -2856,6 +2856,9 @@ def test_a_limit_that_passes_without_an_answer_says_the_last_failure(serve, cloc
     assert re.search("10 s.*HTTP 503.*busy", error.message)
     error = error_of(WaitTimeout, wait_for, serve([job_is("New"), BUSY]), limit=10)
     assert error.response.state.state == "New" and "busy" in error.message
+    silent = serve(stall())
+    error = error_of(WaitTimeout, wait_for, silent, limit=SOON)
+    assert error.message.endswith(f": no answer came from {silent.url}")
     late = error_of(WaitTimeout, wait_for, serve(stall()), limit=10, timeout=SOON)
     assert late.message.endswith("timed out after 0.05 s")
 
