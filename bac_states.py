@@ -1709,8 +1709,8 @@ def wait(
     Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
     resolving names and decoding either.
     """
-    call = _Call(request, server_url, timeout, headers, ssl_context)
     seconds = _NO_LIMIT if limit is None else _usable_seconds("limit", limit)
+    call = _Call(request, server_url, timeout, headers, ssl_context)
     return _wait(call, seconds, say=lambda news: None)
 
 

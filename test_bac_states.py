@@ -2172,6 +2172,15 @@ def test_a_bad_argument_is_told_before_any_connection(connections, kind, name, v
     assert connections == []
 
 
+def test_a_bad_limit_is_told_before_a_proxy_or_a_file_of_certificates(monkeypatch):
+    monkeypatch.setenv("http_proxy", "socks5://h:1")
+    with pytest.raises(ValueError, match="^limit"):
+        bac_states.wait(JOB, server_url="http://h.test", limit=-1)
+    monkeypatch.setenv("BACALHAU_API_TLS_CAFILE", "/nowhere")
+    with pytest.raises(TypeError, match="^limit"):
+        bac_states.wait(JOB, limit="x")
+
+
 def test_a_job_id_of_1_to_1000_printable_characters_is_asked_for_without_blanks_around(serve):
     for job_id in ("x", "x" * 1000, "...", "a b", "☃", "a/b", "'\"<>&"):
         for written in (job_id, f" {job_id}\n", f"\t{job_id}\r\n"):
