@@ -1576,7 +1576,7 @@ def _tls_text(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", error)
         remedy = "pass an ssl_context or, for the command, set BACALHAU_API_TLS_CAFILE"
-        return f"its certificate is not trusted ({why}); to trust it, {remedy}"
+        return f"its certificate is not trusted (to trust it, {remedy}): {why}"
     text = error.strerror or str(error)  # "[SSL: ALERT] what happened (_ssl.c:1006)"
     return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", text)
 

@@ -2300,9 +2300,10 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_unless_a_context_says_
     serve, tls
 ):
     server = serve(job_is(), tls=tls.server)
-    message = refused(server, TransportError).message
-    assert "not trusted" in message
-    assert "BACALHAU_API_TLS_CAFILE" in message and "ssl_context" in message
+    for url in (server.url, f"{server.url}/{'p' * 200}"):
+        error = error_of(TransportError, bac_states.get, JOB, server_url=url)
+        assert "not trusted" in error.message
+        assert "BACALHAU_API_TLS_CAFILE" in error.message and "ssl_context" in error.message
     assert server.requests == []
     anything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anything.check_hostname = False
