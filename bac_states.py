@@ -900,7 +900,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
 _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
-_NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
+# TypeError and ValueError come from the email package, for some values of Content-Type.
+_NETWORK_ERRORS = (OSError, http.client.HTTPException, TypeError, ValueError, OverflowError)
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
 
 

@@ -2446,6 +2446,14 @@ def test_what_is_no_complete_answer_is_a_transport_error(serve, fault):
         assert error.message.endswith(": the answer has a bad Content-Length")
 
 
+def test_a_content_type_that_python_cannot_parse_is_a_transport_error_or_no_matter(serve):
+    answer = head("Content-Type: multipart/x; boundary*=x; boundary*0=y") + BODY
+    try:
+        assert ask(serve(answer)).state.succeeded  # since Python 3.14
+    except TransportError as error:
+        assert isinstance(error.__cause__, TypeError)
+
+
 FRAMED = {
     "a length": length(len(BODY)) + BODY,
     "a length and a blank": length(f"{len(BODY)} ") + BODY,
