@@ -922,6 +922,7 @@ class _Connection:
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
+        self.is_at_end = False  # whether the other side has closed it
         self._opened = contextlib.ExitStack()
         self._sock: socket.socket  # `dial` makes it, `start_tls` replaces it
 
@@ -950,6 +951,16 @@ class _Connection:
         self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock
 
+    def receive_into(self, buffer: Any) -> int:
+        """Receive what has come, and return its size."""
+        size = self.timed_socket().recv_into(buffer)
+        self.is_at_end = size == 0
+        return size
+
+    def halve_time(self) -> None:
+        """Leave half of the time that is left for another route."""
+        self.deadline -= (self.deadline - time.monotonic()) / 2
+
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Go on by TLS with the server of this name."""
         plain = self.timed_socket()  # its timeout bounds the handshake as a whole
@@ -969,6 +980,8 @@ class _Connection:
         sock: Any = _Stream(self)  # HTTPResponse wants a socket, but calls only its makefile()
         response = self._opened.enter_context(http.client.HTTPResponse(sock))
         response.begin()  # not documented; if it goes away, this is an AttributeError
+        if self.is_at_end:  # http.client takes that for the end of the headers
+            raise OSError(_CUT_SHORT)
         return response
 
 
@@ -982,68 +995,53 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._connection.timed_socket().recv_into(buffer)
+        return self._connection.receive_into(buffer)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield a body as it arrives. `read1` ends with its declared length or its last chunk.
-
-    If a body in chunks is cut short, `read1` raises IncompleteRead; any other just ends.
-    """
-    return iter(lambda: response.read1(65536), b"")
-
-
-def _declared_length(headers: http.client.HTTPMessage) -> int | None:
-    """Return the Content-Length. It is None if there is none, or if chunks replace it."""
-    lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
-    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
-        raise OSError("the answer has a bad Content-Length")
-    if not lengths or "Transfer-Encoding" in headers:
-        return None
-    return int(lengths.pop())
+    """Yield a body as it arrives, to its declared length, its last chunk or the end of it all."""
+    piece = response.read1(65536)
+    while piece:
+        yield piece
+        piece = response.read1(65536)
 
 
-def _check_codings(headers: http.client.HTTPMessage) -> None:
-    """Refuse a body in a coding that was not asked for."""
+def _check_headers(headers: http.client.HTTPMessage) -> None:
+    """Refuse what http.client overlooks, and a body that is declared as too large."""
     coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
     encoding = ", ".join(headers.get_all("Content-Encoding", [])).lower()
     if coding not in ("", "chunked") or encoding not in ("", "identity"):
         raise _Lasting("the answer has a coding that was not asked for")
-
-
-def _read_whole(response: http.client.HTTPResponse) -> bytearray:
-    """Read the body of a 200. Raise OSError for what http.client overlooks."""
-    _check_codings(response.headers)
-    length = _declared_length(response.headers)
-    if length is not None and length > _MAX_ANSWER:
+    lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
+    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
+        raise OSError("the answer has a bad Content-Length")
+    if not coding and lengths and int(lengths.pop()) > _MAX_ANSWER:
         raise _Lasting(_TOO_LARGE)
+
+
+def _read_whole(connection: _Connection, response: http.client.HTTPResponse) -> bytearray:
+    """Read the body of a 200. Raise OSError if it is too large or cut short."""
+    headers = response.headers
+    _check_headers(headers)
     body = bytearray()
     for piece in _pieces(response):
         body += piece
         if len(body) > _MAX_ANSWER:
             raise _Lasting(_TOO_LARGE)
-    if _is_cut_short(body, length, response.headers):
+    # Without a length and chunks, the connection's end is the body's, if there is a body.
+    has_own_end = "Content-Length" in headers or headers.get("Transfer-Encoding")
+    if connection.is_at_end and (has_own_end or not body):
         raise OSError(_CUT_SHORT)
     return body
 
 
-def _is_cut_short(body: bytearray, length: int | None, headers: http.client.HTTPMessage) -> bool:
-    """Tell whether a body ended too soon."""
-    if length is not None:
-        return len(body) < length
-    if "Transfer-Encoding" in headers:
-        return False  # `read1` would have raised IncompleteRead
-    return not body  # nothing declared, and nothing there: the headers were cut
-
-
-def _read_excerpt(connection: _Connection, response: http.client.HTTPResponse) -> bytearray:
-    """Read the body of a refusal, as far as it comes in half of the time that is left."""
+def _read_excerpt(response: http.client.HTTPResponse) -> bytearray:
+    """Read the body of a refusal, as far as it comes."""
     body = bytearray()
     with contextlib.suppress(*_NETWORK_ERRORS):
-        connection.deadline -= _seconds_left(connection.deadline) / 2  # leave some to other routes
         for piece in _pieces(response):
             body += piece
             if len(body) > _MAX_REFUSAL:
@@ -1095,9 +1093,10 @@ class _Server:
             self._connect(connection)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
-                content = _read_whole(response)
+                content = _read_whole(connection, response)
             else:
-                content = _read_excerpt(connection, response)
+                connection.halve_time()
+                content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
     def _connect(self, connection: _Connection) -> None:
