@@ -1463,7 +1463,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     """
     deadline = time.monotonic() + seconds
     incomplete = None  # an answer without the executions
-    missing = []
+    missing = {}
     for route in list(call.routes):
         answer = _exchange(call, route, deadline)
         if answer.status == 200:
@@ -1475,12 +1475,19 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             continue
         refusal = _refusal(call, route, answer)
         if isinstance(refusal, _MissingRoute):
-            missing.append(refusal)
-        elif incomplete is None or refusal._is_transient:
+            missing[route] = refusal
+        elif incomplete is not None and not refusal._is_transient:
+            continue  # it refuses for good, so the incomplete answer stands
+        else:
             raise refusal
     if incomplete is not None:
         return incomplete
-    raise _no_route(missing) from missing[-1]
+    raise _no_route(call, missing) from refusal
+
+
+def _path(call: _Call, route: _Route) -> str:
+    """Return the path of a route, with the job's id as Go writes it."""
+    return route.path.format(urllib.parse.quote(call.request.job_id, safe="$&+,:;=@"))
 
 
 # An error that is raised in a handler keeps the one that was caught as its __context__. That may
@@ -1489,9 +1496,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 
 def _exchange(call: _Call, route: _Route, deadline: float) -> _Answer:
     """Put the question on a route, and return what the server answers."""
-    job_id = call.request.job_id
-    path = route.path.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))  # as Go writes it
-    asked = {"client_id": call.request.client_id, "job_id": job_id}
+    path = _path(call, route)
+    asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}
     data = json.dumps(asked).encode() if route.method == "POST" else b""
     try:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
@@ -1649,12 +1655,22 @@ def _refusal_text(answer: _Answer) -> str:
     return words or answer.text.strip() or answer.reason or "no reason given"
 
 
-def _no_route(missing: list[_MissingRoute]) -> SDKError:
-    """Make the error that names every route and its status."""
-    told = [f"{error.status_code} from {_shorten(error.url, 99)}" for error in missing]
-    message = f"the server has no route for a job's state: HTTP {', '.join(told)}"
-    last = missing[-1]
-    return SDKError(message, status_code=last.status_code, body=last.body, url=last.url)
+def _no_route(call: _Call, missing: Mapping[_Route, SDKError]) -> SDKError:
+    """Make the error that names every route and its status. The last one's details are its own."""
+    hide = call.secrets.hide
+    server = _shorten(hide(call.server.address.geturl()), 99)
+    told = [
+        f"{error.status_code} for {_shorten(hide(_path(call, route)), 99)}"
+        for route, error in missing.items()
+    ]
+    *_, last = missing.values()
+    return SDKError(
+        f"the server at {server} has no route for a job's state: HTTP {', '.join(told)}",
+        status_code=last.status_code,
+        body=last.body,
+        url=last.url,
+        retry_after=last.retry_after,
+    )
 
 
 # ----------------------------------------------------------------------------------- get and wait
