@@ -115,7 +115,7 @@ class SDKError(Exception):
     asked. `retry_after` is in whole seconds, or None if the server does not say.
     """
 
-    _is_transient = False  # whether asking again can help; `_no_answer` and `_refusal` set it
+    _is_transient = False  # whether asking again can help
 
     def __init__(
         self,
@@ -1377,11 +1377,12 @@ class _Secrets:
         """Tell whether there is a secret in a text."""
         return self.hide(text) != text
 
-    def are_told_by(self, error: Exception) -> bool:
-        """Tell whether there is a secret in what a traceback tells of an error and its causes."""
+    def are_told_by(self, error: Exception | None) -> bool:
+        """Tell whether there is a secret in the traceback of an error and its causes."""
         import traceback  # only errors need it
 
-        return self.are_in("".join(traceback.format_exception(type(error), error, None)))
+        told = traceback.format_exception(type(error), error, None) if error else []
+        return self.are_in("".join(told))
 
 
 # ---------------------------------------------------------------------------------------- asking
@@ -1533,16 +1534,17 @@ def _failure(
     *,
     body: str = "",
     cause: Exception | None = None,
+    is_transient: bool = False,
     **details: Any,
 ) -> SDKError:
     """Make an error that says what happened, where and why, and tells no secret."""
     hide = call.secrets.hide
     message = f"{what} from {_shorten(hide(url))}: {hide(why)}"
     failure = kind(message, url=hide(url), body=hide(body)[:_MAX_BODY], **details)
-    # A JSONDecodeError holds the body, though a traceback does not tell it.
-    tells_secret = call.secrets.are_in(body) or (cause and call.secrets.are_told_by(cause))
-    if not tells_secret:
-        failure.__cause__ = cause  # as `raise ... from` does
+    failure._is_transient = is_transient
+    # As `raise ... from cause` does. A JSONDecodeError holds the body.
+    tells_secret = call.secrets.are_in(body) or call.secrets.are_told_by(cause)
+    failure.__cause__ = None if tells_secret else cause
     return failure
 
 
@@ -1550,8 +1552,9 @@ def _bad_answer(
     call: _Call, kind: type[SDKError], answer: _Answer, why: str, **details: Any
 ) -> SDKError:
     """Make the error for an answer that is not a job's state."""
-    details.update(status_code=answer.status, body=answer.text)
-    return _failure(call, kind, f"HTTP {answer.status}", answer.url, why, **details)
+    what = f"HTTP {answer.status}"
+    details = {"status_code": answer.status, "body": answer.text, **details}
+    return _failure(call, kind, what, answer.url, why, **details)
 
 
 def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
@@ -1559,9 +1562,9 @@ def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
     kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
     what = "no complete answer through the proxy" if call.server.proxy else "no complete answer"
     url = call.server.address.geturl() + path
-    failure = _failure(call, kind, what, url, _network_text(error, call.timeout), cause=error)
-    failure._is_transient = not isinstance(error, (ssl.SSLCertVerificationError, _Lasting))
-    return failure
+    why = _network_text(error, call.timeout)
+    is_transient = not isinstance(error, (ssl.SSLCertVerificationError, _Lasting))
+    return _failure(call, kind, what, url, why, cause=error, is_transient=is_transient)
 
 
 def _network_text(error: Exception, timeout: float) -> str:
@@ -1624,9 +1627,8 @@ def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
     why = _refusal_text(answer)
     seconds = answer.headers.get("Retry-After", "").strip()
     retry_after = int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None
-    refusal = _bad_answer(call, kind, answer, why, retry_after=retry_after)
-    refusal._is_transient = answer.status in _TRANSIENT
-    return refusal
+    passes = answer.status in _TRANSIENT
+    return _bad_answer(call, kind, answer, why, retry_after=retry_after, is_transient=passes)
 
 
 _read_details = _ObjectReader(None, _fields(str, "reason"))
