@@ -818,8 +818,12 @@ _read_answer = _ObjectReader(
 )
 
 
-def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
-    """Decode an answer, which has to be about the job `asked` for, if one is given."""
+def _decode(document: object, server_version: str, asked: str = "") -> tuple[StateResponse, bool]:
+    """Decode an answer, and tell whether it lists executions.
+
+    A "state" always does, a "Job" only since v1.2.2. If a job was `asked` for, the answer has to be
+    about that one.
+    """
     parsed = _parse(document)
     answer = _read_answer(parsed)
     state = _state_of(answer, server_version)
@@ -827,7 +831,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     if not _is_about(asked, state.job_id, name):
         raise _Mismatch(f"it is about the job {state.job_id}")
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
-    return StateResponse(state, server_version, raw)
+    lists_executions = "state" in answer or "executions" in answer
+    return StateResponse(state, server_version, raw), lists_executions
 
 
 def _state_of(answer: dict[str, Any], server_version: str) -> JobState:
@@ -886,7 +891,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     if not isinstance(server_version, str):
         raise TypeError("server_version has to be text")
     try:
-        return _decode(document, server_version)
+        response, _ = _decode(document, server_version)
+        return response
     except _DECODING_ERRORS as error:
         path = getattr(error, "path", "")
         raise DecodeError(f"not a job's state: {error}", path=path) from error
@@ -1468,8 +1474,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     for route in list(call.routes):
         answer = _exchange(call, route, deadline)
         if answer.status == 200:
-            response = _decode_answer(call, answer)
-            if _lists_executions(response.raw):
+            response, lists_executions = _decode_answer(call, answer)
+            if lists_executions:
                 call.prefer(route)
                 return response
             incomplete = response
@@ -1507,8 +1513,8 @@ def _exchange(call: _Call, route: _Route, deadline: float) -> _Answer:
     raise failure
 
 
-def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
-    """Decode the body of a 200."""
+def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
+    """Decode the body of a 200, and tell whether it lists executions."""
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
         return _decode(answer.body, version, call.request.job_id)
@@ -1517,12 +1523,6 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
         path = call.secrets.hide(getattr(error, "path", ""))
         failure = _bad_answer(call, DecodeError, answer, why, cause=error, path=path)
     raise failure
-
-
-def _lists_executions(document: dict[str, Any]) -> bool:
-    """Tell whether an answer lists executions. A "state" always does, a "Job" only since v1.2.2."""
-    sent = {_folded(name) for name, item in document.items() if item is not None}
-    return "state" in sent or "executions" in sent
 
 
 def _failure(
