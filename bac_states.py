@@ -1252,7 +1252,7 @@ def _find_proxy(server: _Address) -> _Proxy | None:
     proxy_url = getproxies().get(server.scheme)
     if not proxy_url or proxy_bypass(server.netloc):
         return None
-    proxy = _parse_proxy(proxy_url)
+    proxy = _parse_proxy(proxy_url.strip())
     if proxy is None:
         url = server.geturl()
         problem = "the environment names a proxy for it that is not http://host:port"
@@ -1445,6 +1445,8 @@ class _Call:
         host = {"Host": address.netloc}
         self.headers = _merged(host, credentials, usable_headers, _OUR_HEADERS)
         proxy = _find_proxy(address)
+        if proxy and "Proxy-Authorization" in self.headers:  # it is not for the server
+            proxy.headers = {"Proxy-Authorization": self.headers.pop("Proxy-Authorization")}
         self.server = _Server(address, proxy, context)
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets([*self.headers.items(), *proxy_headers.items()])
