@@ -1339,25 +1339,17 @@ def _spellings(secret: str) -> set[str]:
         re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", as_json),  # a\"é/\u0026 in Go
         as_ascii,  # a\"\u00e9/& in Python
         as_ascii.replace("/", r"\/"),  # a\"\u00e9\/& in PHP
-        secret.encode("latin-1").decode("utf-8", "replace"),  # echoed in Latin-1, as it was sent
+        secret.encode("latin-1").decode("utf-8", "replace"),  # a body in Latin-1, read as UTF-8
+        secret.encode("utf-8").decode("latin-1"),  # a header in UTF-8, read as Latin-1
     }
-
-
-def _mask_cut_off(secret: str, text: str) -> str:
-    """Mask the beginning of a secret at the end of a text, which may have been cut there."""
-    end = text.rstrip("\ufffd")  # a cut may leave a part of a character
-    longest = min(len(secret), len(end))
-    for length in range(longest, _SHORTEST_SECRET - 1, -1):
-        if end.endswith(secret[:length]):
-            return end[:-length] + "***"
-    return text
 
 
 class _Secrets:
     """The credentials that are sent. A server may quote them; no error repeats them.
 
-    Short ones are left out: masking them would garble innocent text. The password in a Basic
-    authorization, the parts of a cookie, and escapes as in URLs and HTML are not looked for.
+    Short ones are left out: masking them would garble innocent text. Parts of a secret are not
+    looked for (the password in a Basic authorization, what is left where a text was cut), nor
+    escapes as in URLs and HTML.
     """
 
     def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
@@ -1376,7 +1368,6 @@ class _Secrets:
         """Mask every secret in a text."""
         for secret in self._longest_first:
             text = text.replace(secret, "***")
-            text = _mask_cut_off(secret, text)
         return text
 
     def are_in(self, text: str) -> bool:
