@@ -437,6 +437,10 @@ class _ObjectReader:
             self._by_spelling[name] = member
         return member
 
+    def knows(self, name: str) -> bool:
+        """Tell whether there is a member of this name."""
+        return _folded(name) in self._by_name
+
     def __call__(self, value: Any) -> Any:
         value = {} if value is None else value  # as in Go, for an element of an array or map
         if type(value) is not dict:
@@ -681,15 +685,16 @@ _read_state_members = _ObjectReader(
 
 def _read_state(value: dict[str, Any]) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
-    if all(item is None for item in value.values()):  # or it is {}: no node has the job yet
-        return JobState(state="New")
     state = _read_state_members(value)
-    if not state:  # it is something else, such as the State of a Job that was printed alone
+    is_known = any(map(_read_state_members.knows, value))
+    if value and not is_known:  # such as the State of a Job that was printed alone
         raise _Mismatch("nothing in it belongs to a job's state")
+    if not state:  # {} or null: no node has the job yet
+        return JobState(state="New")
     if "nodes" in state:  # servers that list nodes send no state of the job
         executions = state.pop("nodes")
-        state.setdefault("state", _job_state(executions))
         state["executions"] = executions
+        state["state"] = state.get("state") or _job_state(executions)
     return JobState(**state)
 
 

@@ -1057,6 +1057,11 @@ def test_what_has_not_happened_yet_may_be_null_empty_or_absent():
         assert decoded({"Job": {"ID": "j"}, **absent}) == JobState("j")
 
 
+@pytest.mark.parametrize("member", ["nodes", "Nodes", "State", "executions"])
+def test_a_known_member_that_is_null_has_not_happened_yet_whatever_is_beside_it(member):
+    assert decoded({"state": {member: None, "Extra": 1}}) == JobState(state="New")
+
+
 def test_names_match_ignoring_case_and_underscores():
     for name in ("node_id", "NodeId", "NodeID", "nodeid", "NODE_ID", "nOdE_iD"):
         assert executions_of(listed({name: "n"})) == (ExecutionState("n"),), name
@@ -1101,6 +1106,7 @@ def test_of_names_that_fold_to_one_the_last_wins_unless_it_is_null():
     (only,) = executions_of('{"state":{"EXECUTIONS":[1],"executions":[{"NodeId":"n"}]}}')
     assert only.node_id == "n"
     told = {'"State":"B","state":null': "B", '"State":"B","Nodes":{}': "B", '"Nodes":{}': "New"}
+    told['"State":"","Nodes":{}'] = "New"
     for members, state in told.items():
         assert decoded(f'{{"state":{{"JobID":"j",{members}}}}}').state == state
 
@@ -1273,6 +1279,7 @@ NO_STATE = {
     "an empty object": b"{}",
     "something else": b'{"error":"Job not found"}',
     "a state in which nothing is known": b'{"state":{"StateType":"Completed","Message":""}}',
+    "a null that is not known": b'{"state":{"Foo":null}}',
     "a Job printed alone is no state": b'{"ID":"j-1","Name":"n","Type":"batch","State":{"StateType":"Completed","Message":""},"Revision":2}',
     "a job without an id": b'{"Job":{"State":{"StateType":"Completed"}}}',
     "a job with an empty id": b'{"Job":{"ID":""},"Executions":{"Items":[]}}',
