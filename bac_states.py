@@ -116,8 +116,6 @@ class SDKError(Exception):
     asked. `retry_after` is in whole seconds, or None if the server does not say.
     """
 
-    _is_transient = False  # whether asking again can help
-
     def __init__(
         self,
         message: str,
@@ -895,7 +893,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
-_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses after which asking again can help
+_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses that can pass
 # TypeError and ValueError come from the email package, for some values of Content-Type.
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, TypeError, ValueError, OverflowError)
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
@@ -1364,12 +1362,11 @@ class _Secrets:
         """Tell whether there is a secret in a text."""
         return self.hide(text) != text
 
-    def are_told_by(self, error: Exception | None) -> bool:
+    def are_told_by(self, error: Exception) -> bool:
         """Tell whether there is a secret in the traceback of an error and its causes."""
         import traceback  # only errors need it
 
-        told = traceback.format_exception(type(error), error, None) if error else []
-        return self.are_in("".join(told))
+        return self.are_in("".join(traceback.format_exception(type(error), error, None)))
 
 
 # ---------------------------------------------------------------------------------------- asking
@@ -1445,6 +1442,13 @@ class _MissingRoute(SDKError):
     """A refusal because the server does not have the route."""
 
 
+def _can_pass(error: SDKError) -> bool:
+    """Tell whether asking again can help."""
+    if error.status_code is None:
+        return not isinstance(error.__cause__, (ssl.SSLCertVerificationError, _Lasting))
+    return error.status_code in _TRANSIENT
+
+
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until an answer lists the executions, within `seconds`.
 
@@ -1466,13 +1470,12 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         refusal = _refusal(call, route, answer)
         if isinstance(refusal, _MissingRoute):
             missing[route] = refusal
-        elif incomplete is not None and not refusal._is_transient:
-            continue  # it refuses for good, so the incomplete answer stands
-        else:
+        elif incomplete is None or _can_pass(refusal):
             raise refusal
+        # If it refuses for good, an incomplete answer stands.
     if incomplete is not None:
         return incomplete
-    raise _no_route(call, missing) from refusal
+    raise _no_route(call, missing) from missing[route]
 
 
 def _path(call: _Call, route: _Route) -> str:
@@ -1491,9 +1494,10 @@ def _exchange(call: _Call, route: _Route, deadline: float) -> _Answer:
     data = json.dumps(asked).encode() if route.method == "POST" else b""
     try:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
-    except _NETWORK_ERRORS as error:
-        failure = _no_answer(call, path, error)
-    raise failure
+    except _NETWORK_ERRORS as caught:
+        error = caught
+    tells_secret = call.secrets.are_told_by(error)
+    raise _no_answer(call, path, error) from None if tells_secret else error
 
 
 def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
@@ -1501,43 +1505,32 @@ def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
         return _decode(answer.body, version, call.request.job_id)
-    except _DECODING_ERRORS as error:
-        why = f"not a job's state: {error}"
-        path = call.secrets.hide(getattr(error, "path", ""))
-        failure = _bad_answer(call, DecodeError, answer, why, cause=error, path=path)
-    raise failure
+    except _DECODING_ERRORS as caught:
+        error = caught
+    why = f"not a job's state: {error}"
+    path = call.secrets.hide(getattr(error, "path", ""))
+    # A JSONDecodeError holds the body, which its traceback does not tell.
+    tells_secret = call.secrets.are_told_by(error) or call.secrets.are_in(answer.text)
+    failure = _bad_answer(call, DecodeError, answer, why, path=path)
+    raise failure from None if tells_secret else error
 
 
 def _failure(
-    call: _Call,
-    kind: type[SDKError],
-    what: str,
-    url: str,
-    why: str,
-    *,
-    body: str = "",
-    cause: Exception | None = None,
-    is_transient: bool = False,
-    **details: Any,
+    call: _Call, kind: type[SDKError], what: str, url: str, why: str, body: str = "", **details: Any
 ) -> SDKError:
     """Make an error that says what happened, where and why, and tells no secret."""
     hide = call.secrets.hide
     message = f"{what} from {_shorten(hide(url))}: {hide(why)}"
-    failure = kind(message, url=hide(url), body=hide(body)[:_MAX_BODY], **details)
-    failure._is_transient = is_transient
-    # As `raise ... from cause` does. A JSONDecodeError holds the body.
-    tells_secret = call.secrets.are_in(body) or call.secrets.are_told_by(cause)
-    failure.__cause__ = None if tells_secret else cause
-    return failure
+    return kind(message, url=hide(url), body=hide(body)[:_MAX_BODY], **details)
 
 
 def _bad_answer(
     call: _Call, kind: type[SDKError], answer: _Answer, why: str, **details: Any
 ) -> SDKError:
     """Make the error for an answer that is not a job's state."""
-    what = f"HTTP {answer.status}"
-    details = {"status_code": answer.status, "body": answer.text, **details}
-    return _failure(call, kind, what, answer.url, why, **details)
+    status, body = answer.status, answer.text
+    what = f"HTTP {status}"
+    return _failure(call, kind, what, answer.url, why, body, status_code=status, **details)
 
 
 def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
@@ -1545,9 +1538,7 @@ def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
     kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
     what = "no complete answer through the proxy" if call.server.proxy else "no complete answer"
     url = call.server.address.geturl() + path
-    why = _network_text(error, call.timeout)
-    is_transient = not isinstance(error, (ssl.SSLCertVerificationError, _Lasting))
-    return _failure(call, kind, what, url, why, cause=error, is_transient=is_transient)
+    return _failure(call, kind, what, url, _network_text(error, call.timeout))
 
 
 def _network_text(error: Exception, timeout: float) -> str:
@@ -1610,8 +1601,7 @@ def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
     why = _refusal_text(answer)
     seconds = answer.headers.get("Retry-After", "").strip()
     retry_after = int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None
-    passes = answer.status in _TRANSIENT
-    return _bad_answer(call, kind, answer, why, retry_after=retry_after, is_transient=passes)
+    return _bad_answer(call, kind, answer, why, retry_after=retry_after)
 
 
 _read_details = _ObjectReader(None, _fields(str, "reason"))
@@ -1755,7 +1745,7 @@ class _Progress:
     def is_hopeless(self, error: SDKError) -> bool:
         """Tell whether there is no point in asking again after an error."""
         is_one_too_many = self.limit == _NO_LIMIT and self.failures == _MOST_FAILURES
-        return is_one_too_many or not error._is_transient
+        return is_one_too_many or not _can_pass(error)
 
     def failed(self, error: SDKError) -> None:
         """Take note of a question without an answer."""
