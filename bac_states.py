@@ -1423,8 +1423,9 @@ class _Call:
         host = {"Host": address.netloc}
         self.headers = _merged(host, credentials, usable_headers, _OUR_HEADERS)
         proxy = _find_proxy(address)
-        if proxy and "Proxy-Authorization" in self.headers:  # it is not for the server
-            proxy.headers = {"Proxy-Authorization": self.headers.pop("Proxy-Authorization")}
+        for_proxy = self.headers.pop("Proxy-Authorization", None)
+        if proxy and for_proxy:
+            proxy.headers = {"Proxy-Authorization": for_proxy}
         self.server = _Server(address, proxy, context)
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets([*self.headers.items(), *proxy_headers.items()])

@@ -2089,6 +2089,7 @@ def test_the_caller_s_headers_are_added_and_left_as_they_are(monkeypatch, serve)
     server = serve(states=job_is())
     set_environment(monkeypatch, HOST=server.url, KEY="key")
     headers = {"X-Trace": "a b\tc", "authorization": "Bearer mine", "X-Empty": "", "host": "é.test"}
+    headers["Proxy-Authorization"] = "for nobody"
     before = dict(headers)
     bac_states.get(JOB, headers=headers)
     assert headers == before
@@ -2097,6 +2098,7 @@ def test_the_caller_s_headers_are_added_and_left_as_they_are(monkeypatch, serve)
         assert request.headers["authorization"] == "Bearer mine"
         assert request.headers["x-empty"] == ""
         assert request.headers["host"] == "é.test"
+        assert "proxy-authorization" not in request.headers
 
 
 @pytest.mark.parametrize("spelling", [str, str.lower, str.upper], ids=["Usual", "lower", "UPPER"])
@@ -2286,6 +2288,7 @@ def test_credentials_of_a_proxy_are_sent_to_it_and_never_told(monkeypatch, serve
         (spaced, {}, f"Basic {pair}"),
         (spaced, {"proxy-authorization": own}, own),
         (f"http://me@127.0.0.1:{proxy.port}", {}, None),
+        (f"http://me@127.0.0.1:{proxy.port}", {"Proxy-Authorization": own}, own),
         (f"http://me:p@s://w@127.0.0.1:{proxy.port}", {}, "Basic bWU6cEBzOi8vdw=="),
     ):
         monkeypatch.setenv(f"{scheme}_proxy", url)
