@@ -1773,7 +1773,8 @@ class _Progress:
     def timeout(self) -> WaitTimeout:
         """Make the error that says how far the job was when the limit had passed."""
         last = self.last_answer
-        url = self.call.server.address.geturl()
+        hide = self.call.secrets.hide
+        url = hide(self.call.server.address.geturl())
         if self.last_error:
             why = self.last_error.message
         elif last is None:
@@ -1783,7 +1784,7 @@ class _Progress:
             if last.state.status:
                 why += f": {last.state.status}"
         words = f"the job {self.job_id} has not ended within {self.limit:g} s: {why}"
-        return WaitTimeout(_one_line(self.call.secrets.hide(words), _MAX_MESSAGE), response=last)
+        return WaitTimeout(_one_line(hide(words), _MAX_MESSAGE), response=last, url=url)
 
 
 def _pauses() -> Iterator[float]:

@@ -2901,6 +2901,7 @@ def test_a_limit_that_passes_without_an_answer_says_the_last_failure(serve, cloc
     silent = serve(stall())
     error = error_of(WaitTimeout, wait_for, silent, limit=SOON)
     assert error.message.endswith(f": no answer came from {silent.url}")
+    assert error.url == silent.url
     late = error_of(WaitTimeout, wait_for, serve(stall()), limit=10, timeout=SOON)
     assert late.message.endswith("timed out after 0.05 s")
 
