@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # importing typing at run time would make the import of this 
     from typing import Any
 
     _Reader = Callable[[Any], Any]
-    _Member = Any  # a tuple: its field, its JSON types, and the reader of its value or None
+    _Member = Any  # (field, JSON types, reader of its value or None)
     _Address = urllib.parse.SplitResult
 else:
     Any = object  # typing.get_type_hints looks it up (on 3.10 and later)
@@ -273,7 +273,7 @@ class ExecutionState:
     @property
     def _maybe_completed(self) -> bool:
         """Whether its state is Completed, or a number without a word, which may mean that."""
-        return self.state == "Completed" or self.state.isdigit()
+        return self.state == "Completed" or self.state.isdecimal()
 
     @property
     def _program_failed(self) -> bool:
@@ -390,16 +390,15 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
 def _fields(
     types: type | tuple[type, ...], *names: str, convert: _Reader | None = None, **renamed: str
 ) -> dict[str, _Member]:
-    """Describe members of these JSON types, whose values `convert` reads, if it is given.
+    """Describe members that are read alike: each is (field, JSON types, reader of its value).
 
-    `names` are fields, whose members have the same name: node_id, which is NodeID or nodeId, too.
-    `renamed` are members with another name: ErrorMsg="runner_error" fills the field runner_error.
+    "node_id" is the name of a member (NodeID or nodeId in an answer) and of its field.
+    ErrorMsg="runner_error" is a member with another name than its field.
     """
     if isinstance(types, type):
         types = (types,)
-    fields = {name: name for name in names}
-    fields.update(renamed)
-    return {_folded(name): (field, types, convert) for name, field in fields.items()}
+    members = [(name, name) for name in names] + list(renamed.items())
+    return {_folded(name): (field, types, convert) for name, field in members}
 
 
 def _folded(name: str) -> str:
@@ -435,7 +434,7 @@ class _ObjectReader:
         if type(value) is not dict:
             raise _expected((dict,), value)
         found: dict[str, Any] = {}
-        for name, item in reversed(list(value.items())):  # of several spellings the last counts
+        for name, item in reversed(list(value.items())):  # the last spelling comes first
             try:
                 member = self._by_spelling[name]  # this saves 15 % of decoding
             except KeyError:
@@ -443,10 +442,11 @@ class _ObjectReader:
             if member is None or item is None:
                 continue
             field, types, convert = member
+            if field in found:
+                continue
             if type(item) not in types:  # isinstance would take true for an integer
                 raise _expected(types, item, name)
-            if field not in found:
-                found[field] = item if convert is None else _read_at(name, convert, item)
+            found[field] = item if convert is None else _read_at(name, convert, item)
         return self._model(**found) if self._model else found
 
 
@@ -507,7 +507,7 @@ def _to_status(text: str) -> str:
 
 
 def _numbered(words: str) -> dict[int, str]:
-    """Number words from 0 on."""
+    """Number words from 0 on, which is "" where it means unknown."""
     return dict(enumerate(words.split("|")))
 
 
@@ -668,11 +668,10 @@ _read_state_members = _ObjectReader(
 
 def _read_state(value: dict[str, Any]) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
+    if value and not any(map(_read_state_members.knows, value)):
+        raise _Mismatch("nothing in it belongs to a job's state")  # it is a Job's State, perhaps
     state = _read_state_members(value)
-    is_known = any(map(_read_state_members.knows, value))
-    if value and not is_known:  # such as the State of a Job that was printed alone
-        raise _Mismatch("nothing in it belongs to a job's state")
-    if not state:  # {} or null: no node has the job yet
+    if not state:  # {} or {"nodes": null}: no node has the job yet
         return JobState(state="New")
     if "nodes" in state:  # servers that list nodes send no state of the job
         executions = state.pop("nodes")
@@ -1025,9 +1024,9 @@ def _read_whole(connection: _Connection, response: http.client.HTTPResponse) -> 
         body += piece
         if len(body) > _MAX_ANSWER:
             raise _Lasting(_TOO_LARGE)
-    # Without a length and chunks, the connection's end is the body's, if there is a body.
     has_own_end = "Content-Length" in headers or headers.get("Transfer-Encoding")
-    if connection.is_at_end and (has_own_end or not body):
+    ends_with_connection = body and not has_own_end
+    if connection.is_at_end and not ends_with_connection:
         raise OSError(_CUT_SHORT)
     return body
 
@@ -1318,11 +1317,11 @@ _SHORTEST_SECRET = 8  # characters
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as it is, and as servers and gateways of many kinds quote it."""
+    """Return a secret as it is, and as servers and gateways of many kinds quote it: a"é/&, say."""
     as_json = json.dumps(secret, ensure_ascii=False)[1:-1]
     as_ascii = json.dumps(secret)[1:-1]
     return {
-        secret,  # a"é/&
+        secret,
         as_json,  # a\"é/& in JavaScript
         re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", as_json),  # a\"é/\u0026 in Go
         as_ascii,  # a\"\u00e9/& in Python
