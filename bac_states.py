@@ -116,6 +116,8 @@ class SDKError(Exception):
     asked. `retry_after` is in whole seconds, or None if the server does not say.
     """
 
+    _can_pass = False  # whether asking again can help; `_no_answer` and `_refusal` set it
+
     def __init__(
         self,
         message: str,
@@ -1442,18 +1444,10 @@ class _MissingRoute(SDKError):
     """A refusal because the server does not have the route."""
 
 
-def _can_pass(error: SDKError) -> bool:
-    """Tell whether asking again can help."""
-    if error.status_code is None:
-        return not isinstance(error.__cause__, (ssl.SSLCertVerificationError, _Lasting))
-    return error.status_code in _TRANSIENT
-
-
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until an answer lists the executions, within `seconds`.
 
-    An answer without them counts only if the other routes are missing or refuse for good: any other
-    failure there may hide an execution whose program failed.
+    An answer without them counts only if every other route is missing or refuses for good.
     """
     deadline = time.monotonic() + seconds
     incomplete = None  # an answer without the executions
@@ -1470,12 +1464,14 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         refusal = _refusal(call, route, answer)
         if isinstance(refusal, _MissingRoute):
             missing[route] = refusal
-        elif incomplete is None or _can_pass(refusal):
+        elif incomplete is None:
             raise refusal
-        # If it refuses for good, an incomplete answer stands.
+        elif refusal._can_pass:  # it may hide an execution whose program failed
+            raise refusal
     if incomplete is not None:
         return incomplete
-    raise _no_route(call, missing) from missing[route]
+    last = list(missing.values())[-1]
+    raise _no_route(call, missing, last) from last
 
 
 def _path(call: _Call, route: _Route) -> str:
@@ -1538,7 +1534,9 @@ def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
     kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
     what = "no complete answer through the proxy" if call.server.proxy else "no complete answer"
     url = call.server.address.geturl() + path
-    return _failure(call, kind, what, url, _network_text(error, call.timeout))
+    failure = _failure(call, kind, what, url, _network_text(error, call.timeout))
+    failure._can_pass = not isinstance(error, (ssl.SSLCertVerificationError, _Lasting))
+    return failure
 
 
 def _network_text(error: Exception, timeout: float) -> str:
@@ -1601,7 +1599,9 @@ def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
     why = _refusal_text(answer)
     seconds = answer.headers.get("Retry-After", "").strip()
     retry_after = int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None
-    return _bad_answer(call, kind, answer, why, retry_after=retry_after)
+    refusal = _bad_answer(call, kind, answer, why, retry_after=retry_after)
+    refusal._can_pass = answer.status in _TRANSIENT
+    return refusal
 
 
 _read_details = _ObjectReader(None, _fields(str, "reason"))
@@ -1630,15 +1630,14 @@ def _refusal_text(answer: _Answer) -> str:
     return words or answer.text.strip() or answer.reason or "no reason given"
 
 
-def _no_route(call: _Call, missing: Mapping[_Route, SDKError]) -> SDKError:
-    """Make the error that names every route and its status. The last one's details are its own."""
+def _no_route(call: _Call, missing: Mapping[_Route, SDKError], last: SDKError) -> SDKError:
+    """Make the error that names every route and its status, with the details of the last."""
     hide = call.secrets.hide
     server = _shorten(hide(call.server.address.geturl()), 99)
     told = [
         f"{error.status_code} for {_shorten(hide(_path(call, route)), 99)}"
         for route, error in missing.items()
     ]
-    *_, last = missing.values()
     return SDKError(
         f"the server at {server} has no route for a job's state: HTTP {', '.join(told)}",
         status_code=last.status_code,
@@ -1745,7 +1744,7 @@ class _Progress:
     def is_hopeless(self, error: SDKError) -> bool:
         """Tell whether there is no point in asking again after an error."""
         is_one_too_many = self.limit == _NO_LIMIT and self.failures == _MOST_FAILURES
-        return is_one_too_many or not _can_pass(error)
+        return is_one_too_many or not error._can_pass
 
     def failed(self, error: SDKError) -> None:
         """Take note of a question without an answer."""

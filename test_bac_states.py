@@ -2843,9 +2843,11 @@ def test_of_tls_s_faults_a_certificate_alone_ends_a_wait_at_once(serve, clock, t
 
 
 def test_a_proxy_that_refuses_a_tunnel_for_good_ends_a_wait_at_once(monkeypatch, serve, clock, tls):
-    proxy = serve([reply("busy", 502), tls.tunnel(job_is("InProgress")), reply("no", 407)])
+    refusal = head(status=f"407 not {SECRET}")
+    proxy = serve([reply("busy", 502), tls.tunnel(job_is("InProgress")), refusal])
     monkeypatch.setenv("https_proxy", proxy.url)
-    wait = functools.partial(bac_states.wait, ssl_context=tls.client)
+    options = {"headers": {"Proxy-Authorization": SECRET}, "ssl_context": tls.client}
+    wait = functools.partial(bac_states.wait, **options)
     error_of(TransportError, wait, JOB, server_url="https://loopback.test")
     assert len(clock.pauses) == 2
 
