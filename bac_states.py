@@ -392,15 +392,15 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
 def _fields(
     types: type | tuple[type, ...], *names: str, convert: _Reader | None = None, **renamed: str
 ) -> dict[str, _Member]:
-    """Describe members that are read alike: each is (field, JSON types, reader of its value).
+    """Describe members that are read alike: by folded name, (field, JSON types, reader of a value).
 
-    "node_id" is the name of a member (NodeID or nodeId in an answer) and of its field.
-    ErrorMsg="runner_error" is a member with another name than its field.
+    "node_id" fills the field node_id from NodeID, nodeId or node_id. job_type="Type" fills the
+    field job_type from Type.
     """
     if isinstance(types, type):
         types = (types,)
-    members = [(name, name) for name in names] + list(renamed.items())
-    return {_folded(name): (field, types, convert) for name, field in members}
+    fields = [(name, name) for name in names] + list(renamed.items())
+    return {_folded(member): (field, types, convert) for field, member in fields}
 
 
 def _folded(name: str) -> str:
@@ -533,7 +533,7 @@ _read_verification = _ObjectReader(VerificationResult, _fields(bool, "complete",
 _read_s3 = _ObjectReader(
     S3StorageSpec,
     _fields(str, "bucket", "key", "checksum", "version_id", "endpoint", "region"),
-    _fields(str, ChecksumSHA256="checksum"),  # the newer API's name
+    _fields(str, checksum="ChecksumSHA256"),  # the newer API's name
 )
 _read_storage = _ObjectReader(
     StorageSpec,
@@ -547,7 +547,7 @@ _read_output = _ObjectReader(
     _fields(str, "stdout", "stderr", "runner_error"),
     _fields(bool, "stdout_truncated", "stderr_truncated"),
     _fields(int, "exit_code"),
-    _fields(str, ErrorMsg="runner_error"),  # the newer API's name, v1.1.1+
+    _fields(str, runner_error="ErrorMsg"),  # the newer API's name, v1.1.1+
 )
 _EXECUTION = (  # all but its state
     _fields(str, "node_id", "job_id", "compute_reference", "verification_proposal"),
@@ -598,7 +598,7 @@ _read_shard = _ObjectReader(
     None,
     *_EXECUTION,
     _fields((int, str), "state"),
-    _fields(str, ExecutionId="compute_reference"),  # v0.3.17 to v0.3.19
+    _fields(str, compute_reference="ExecutionId"),  # v0.3.17 to v0.3.19
 )
 
 
@@ -662,7 +662,7 @@ _read_state_members = _ObjectReader(
     _fields(str, "job_id", "state", "status"),
     _fields(int, "version"),
     _fields(dict, "nodes", convert=_read_nodes),  # up to v0.3.19
-    _fields(dict, Shards="executions", convert=_read_shards_with_executions),  # v0.3.20 to v0.3.23
+    _fields(dict, executions="Shards", convert=_read_shards_with_executions),  # v0.3.20 to v0.3.23
     _fields(list, "executions", convert=_read_executions),
     _fields(str, "create_time", "update_time", "timeout_at", convert=_to_time),
 )
@@ -713,26 +713,26 @@ _read_numbered_state = _ObjectReader(
 _read_newer_job = _ObjectReader(
     None,
     _fields(str, "name"),  # a job may be asked for by its name
-    _fields(str, ID="job_id", Type="job_type"),
+    _fields(str, job_id="ID", job_type="Type"),
     _fields(dict, "state", convert=_read_named_state),
-    _fields(int, Revision="version"),
-    _fields(int, "create_time", ModifyTime="update_time", convert=_to_utc),
+    _fields(int, version="Revision"),
+    _fields(int, "create_time", update_time="ModifyTime", convert=_to_utc),
 )
 _read_newer_execution = _ObjectReader(
     None,
-    _fields(str, "node_id", "job_id", ID="compute_reference"),
-    _fields(int, PartitionIndex="shard_index"),  # v1.6.1+
+    _fields(str, "node_id", "job_id", compute_reference="ID"),
+    _fields(int, shard_index="PartitionIndex"),  # v1.6.1+
     _fields(dict, "compute_state", "desired_state", convert=_read_numbered_state),
-    _fields(dict, PublishedResult="published_results", convert=_read_result),
+    _fields(dict, published_results="PublishedResult", convert=_read_result),
     _fields(dict, "run_output", convert=_read_output),
-    _fields(int, Revision="version"),
-    _fields(int, "create_time", ModifyTime="update_time", convert=_to_utc),
+    _fields(int, version="Revision"),
+    _fields(int, "create_time", update_time="ModifyTime", convert=_to_utc),
 )
 _read_newer_executions = functools.partial(_read_array, _read_newer_execution)
 _read_listing = _ObjectReader(
     None,
     _fields(list, "items", convert=_read_newer_executions),  # v1.4.0+
-    _fields(list, Executions="items", convert=_read_newer_executions),  # v1.2.2 to v1.3.2
+    _fields(list, items="Executions", convert=_read_newer_executions),  # v1.2.2 to v1.3.2
 )
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
