@@ -1026,10 +1026,11 @@ def _read_whole(connection: _Connection, response: http.client.HTTPResponse) -> 
         body += piece
         if len(body) > _MAX_ANSWER:
             raise _Lasting(_TOO_LARGE)
-    has_own_end = "Content-Length" in headers or headers.get("Transfer-Encoding")
-    ends_with_connection = body and not has_own_end
-    if connection.is_at_end and not ends_with_connection:
+    is_delimited = "Content-Length" in headers or headers.get("Transfer-Encoding")
+    if is_delimited and connection.is_at_end:  # the connection ended before the body
         raise OSError(_CUT_SHORT)
+    if not is_delimited and not body:  # it lasts to the connection's end, but nothing came
+        raise OSError("the answer is empty")
     return body
 
 

@@ -2483,6 +2483,10 @@ FRAMED = {
     "a length and a blank": length(f"{len(BODY)} ") + BODY,
     "a length twice": head(*[f"Content-Length: {len(BODY)}"] * 2) + BODY,
     "no length": head() + BODY,
+    "an empty coding": head("Transfer-Encoding:") + BODY,
+    "chunks beside a large length": head("Transfer-Encoding: chunked", "Content-Length: 99999999")
+    + chunk(BODY)
+    + LAST_CHUNK,
     "labelled as rubbish": head("Content-Type: rubbish") + BODY,
     "encoded as identity": head("Content-Encoding: identity") + BODY,
     "after 100 Continue": head(status="100 Continue") + length(len(BODY)) + BODY,
