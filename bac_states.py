@@ -1234,8 +1234,11 @@ def _parse_proxy(url: str) -> _Proxy | None:
     return _Proxy(address, {"Proxy-Authorization": authorization})
 
 
-def _find_proxy(server: _Address) -> _Proxy | None:
-    """Find the proxy for a server, if there is one, as urllib does."""
+def _find_proxy(server: _Address, authorization: str | None) -> _Proxy | None:
+    """Find the proxy for a server, if there is one, as urllib does.
+
+    If the caller gave an `authorization` for it, that replaces the one of its URL.
+    """
     is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", server.hostname or "")
     if is_loopback:  # Bacalhau's tools ask it directly, too
         return None
@@ -1247,6 +1250,8 @@ def _find_proxy(server: _Address) -> _Proxy | None:
         url = server.geturl()
         problem = "the environment names a proxy for it that is not http://host:port"
         raise TransportError(f"no answer from {_shorten(url)}: {problem}", url=url)
+    if authorization:
+        return _Proxy(proxy.address, {"Proxy-Authorization": authorization})
     return proxy
 
 
@@ -1424,10 +1429,7 @@ class _Call:
         # A caller may replace Host and the credentials, but none of ours.
         host = {"Host": address.netloc}
         self.headers = _merged(host, credentials, usable_headers, _OUR_HEADERS)
-        proxy = _find_proxy(address)
-        for_proxy = self.headers.pop("Proxy-Authorization", None)
-        if proxy and for_proxy:
-            proxy.headers = {"Proxy-Authorization": for_proxy}
+        proxy = _find_proxy(address, self.headers.pop("Proxy-Authorization", None))
         self.server = _Server(address, proxy, context)
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets([*self.headers.items(), *proxy_headers.items()])
