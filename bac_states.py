@@ -436,7 +436,7 @@ class _ObjectReader:
         if type(value) is not dict:
             raise _expected((dict,), value)
         found: dict[str, Any] = {}
-        for name, item in reversed(list(value.items())):  # the last spelling comes first
+        for name, item in reversed(list(value.items())):  # for the last spelling counts
             try:
                 member = self._by_spelling[name]  # this saves 15 % of decoding
             except KeyError:
@@ -509,7 +509,7 @@ def _to_status(text: str) -> str:
 
 
 def _numbered(words: str) -> dict[int, str]:
-    """Number words from 0 on, which is "" where it means unknown."""
+    """Number words from 0 on. An empty word means unknown."""
     return dict(enumerate(words.split("|")))
 
 
@@ -953,7 +953,7 @@ class _Connection:
         return size
 
     def halve_time(self) -> None:
-        """Leave half of the time that is left for another route."""
+        """Take away half of the time that is left."""
         self.deadline -= (self.deadline - time.monotonic()) / 2
 
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
@@ -1091,7 +1091,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(connection, response)
             else:
-                connection.halve_time()
+                connection.halve_time()  # a slow 404 leaves time for the next route
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1495,8 +1495,8 @@ def _exchange(call: _Call, route: _Route, deadline: float) -> _Answer:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
         error = caught
-    tells_secret = call.secrets.are_told_by(error)
-    raise _no_answer(call, path, error) from None if tells_secret else error
+    cause = None if call.secrets.are_told_by(error) else error
+    raise _no_answer(call, path, error) from cause
 
 
 def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
@@ -1510,8 +1510,8 @@ def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
     path = call.secrets.hide(getattr(error, "path", ""))
     # A JSONDecodeError holds the body, which its traceback does not tell.
     tells_secret = call.secrets.are_told_by(error) or call.secrets.are_in(answer.text)
-    failure = _bad_answer(call, DecodeError, answer, why, path=path)
-    raise failure from None if tells_secret else error
+    cause = None if tells_secret else error
+    raise _bad_answer(call, DecodeError, answer, why, path=path) from cause
 
 
 def _failure(
