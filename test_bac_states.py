@@ -1788,7 +1788,7 @@ def test_what_is_no_credential_or_a_short_one_masks_nothing_and_a_long_one_no_me
         serve(reply("sécret-key".encode("latin-1"), 500)), headers={"X-Key": "sécret-key"}
     )
     assert error.body == "***"  # as it was sent
-    quoted = head("Location: sécret-key", status="302 sécret-key")  # in UTF-8
+    quoted = "HTTP/1.1 302 No\r\nLocation: sécret-key\r\n\r\n".encode()  # in UTF-8
     error = refused(serve(quoted), headers={"X-Key": "sécret-key"})
     assert "***" in error.message and "ret-key" not in error.message
     error = refused(serve(NOT_FOUND), JobNotFound, headers={"X-Key": "not found"})
@@ -1991,6 +1991,8 @@ def test_where_all_routes_are_missing_the_error_has_what_the_last_answer_said(se
     server = serve(requester=gone, jobs=gone, states=gone)
     error = refused(server, SDKError)
     assert (error.status_code, error.body, error.retry_after) == (410, "route gone", 5)
+    error = refused(server, SDKError, headers={"X-Key": JOB})
+    assert JOB not in error.message and "jobs/***" in error.message
 
 
 ENVIRONMENTS = """
@@ -2317,8 +2319,9 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_unless_a_context_says_
     serve, tls
 ):
     server = serve(job_is(), tls=tls.server)
-    for url in (server.url, f"{server.url}/{'p' * 200}"):
-        error = error_of(TransportError, bac_states.get, JOB, server_url=url)
+    other = server.url.replace("127.0.0.1", "localhost") + "/" + "p" * 200
+    for url, context in ((server.url, None), (other, tls.client)):
+        error = error_of(TransportError, bac_states.get, JOB, server_url=url, ssl_context=context)
         assert "not trusted" in error.message
         assert "BACALHAU_API_TLS_CAFILE" in error.message and "ssl_context" in error.message
     assert server.requests == []
@@ -2908,6 +2911,9 @@ def test_a_limit_that_passes_without_an_answer_says_the_last_failure(serve, cloc
     error = error_of(WaitTimeout, wait_for, silent, limit=SOON)
     assert error.message.endswith(f": no answer came from {silent.url}")
     assert error.url == silent.url
+    options = {"server_url": f"{silent.url}/{SECRET}", "headers": {"X-Key": SECRET}}
+    error = error_of(WaitTimeout, bac_states.wait, JOB, limit=SOON, **options)
+    assert SECRET not in everything_told(error) and error.url == f"{silent.url}/***"
     late = error_of(WaitTimeout, wait_for, serve(stall()), limit=10, timeout=SOON)
     assert late.message.endswith("timed out after 0.05 s")
 
@@ -3283,12 +3289,13 @@ def test_a_wait_that_runs_out_says_why(capsys, serve, clock):
 # Standard output and standard error
 
 
+@pytest.mark.parametrize("buffer", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "cp1252", "utf-16"])
-def test_output_is_escaped_where_its_encoding_lacks_a_character(serve, encoding):
+def test_output_is_escaped_where_its_encoding_lacks_a_character(serve, encoding, buffer):
     answer = json_reply(listed({"NodeId": "nöde-☃", "State": "Completed"}, Status="€"))
     ran = python(
         *(SOURCE, "j", "--server", serve(answer).url),
-        env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PYTHONUNBUFFERED": buffer},
         encoding=encoding,
     )
     assert (ran.code, ran.err) == (0, "")
