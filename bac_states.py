@@ -52,7 +52,7 @@ from urllib.request import getproxies, proxy_bypass  # the latter is not documen
 
 # From top to bottom: errors, models, decoding, transport, arguments and environment, secrets,
 # asking, `get` and `wait`, the command. A `get` checks its arguments (`_Call`), goes from route to
-# route (`_ask`), puts the question on each (`_exchange`) and decodes the answer (`_decode`).
+# route (`_ask`), puts the question on each (`_ask_on`) and decodes the answer (`_decode`).
 
 TYPE_CHECKING = False  # type checkers take it for True
 if TYPE_CHECKING:  # importing typing at run time would make the import of this file 5 % slower
@@ -1448,33 +1448,45 @@ class _MissingRoute(SDKError):
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
-    """Ask on one route after the other until an answer lists the executions, within `seconds`.
-
-    An answer without them counts only if every other route is missing or refuses for good.
-    """
+    """Ask on one route after the other until the server has one, all within `seconds`."""
     deadline = time.monotonic() + seconds
-    incomplete = None  # an answer without the executions
+    routes = list(call.routes)
     missing = {}
-    for route in list(call.routes):
-        answer = _exchange(call, route, deadline)
-        if answer.status == 200:
-            response, lists_executions = _decode_answer(call, answer)
-            if lists_executions:
-                call.prefer(route)
-                return response
-            incomplete = response
-            continue
-        refusal = _refusal(call, route, answer)
-        if isinstance(refusal, _MissingRoute):
+    for tried, route in enumerate(routes, start=1):
+        answer = _ask_on(call, route, deadline)
+        if answer.status != 200:
+            refusal = _refusal(call, route, answer)
+            if not isinstance(refusal, _MissingRoute):
+                raise refusal
             missing[route] = refusal
-        elif incomplete is None:
-            raise refusal
-        elif refusal._can_pass:  # it may hide an execution whose program failed
-            raise refusal
-    if incomplete is not None:
-        return incomplete
+            continue
+        response, lists_executions = _decode_answer(call, answer)
+        if not lists_executions:
+            return _ask_for_executions(call, response, routes[tried:], deadline)
+        call.prefer(route)
+        return response
     last = list(missing.values())[-1]
     raise _no_route(call, missing, last) from last
+
+
+def _ask_for_executions(
+    call: _Call, incomplete: StateResponse, routes: list[_Route], deadline: float
+) -> StateResponse:
+    """Ask on the other routes for the executions, which the newer API lists since v1.2.2.
+
+    The incomplete answer counts if each of them is missing or refuses for good.
+    """
+    for route in routes:
+        answer = _ask_on(call, route, deadline)
+        if answer.status == 200:
+            response, _ = _decode_answer(call, answer)
+            # Only the newer API tells the type, by which a wait for a service ends.
+            state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
+            return dataclasses.replace(response, state=state)
+        refusal = _refusal(call, route, answer)
+        if refusal._can_pass:  # it may hide an execution whose program failed
+            raise refusal
+    return incomplete
 
 
 def _path(call: _Call, route: _Route) -> str:
@@ -1486,7 +1498,7 @@ def _path(call: _Call, route: _Route) -> str:
 # quote a secret, so these two raise below their handlers.
 
 
-def _exchange(call: _Call, route: _Route, deadline: float) -> _Answer:
+def _ask_on(call: _Call, route: _Route, deadline: float) -> _Answer:
     """Put the question on a route, and return what the server answers."""
     path = _path(call, route)
     asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}

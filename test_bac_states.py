@@ -1951,7 +1951,12 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
         assert server.asked == ["jobs", "requester"]
         server = serve(jobs=without, requester=[job_is("New", NEWER_JOB), job_is(job_id=NEWER_JOB)])
         assert wait_for(server, NEWER_JOB).state.succeeded
-        assert server.asked == ["jobs", "requester", "requester"]
+        assert server.asked == ["jobs", "requester", "jobs", "requester"]
+    job["Job"]["Type"] = "service"  # which only this route tells
+    server = serve(jobs=json_reply(job), requester=job_is("InProgress", NEWER_JOB))
+    assert wait_for(server, NEWER_JOB).state.job_type == "service"
+    assert server.asked == ["jobs", "requester"]
+    del job["Job"]["Type"]
     for other in (GONE, NOT_FOUND, reply("no", 401), reply("bucket not found", 500)):
         server = serve(other, jobs=without)
         assert ask(server, NEWER_JOB).state == JobState(NEWER_JOB, "InProgress")
