@@ -895,8 +895,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
 _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses that can pass
-# TypeError and ValueError come from the email package, for some values of Content-Type.
-_NETWORK_ERRORS = (OSError, http.client.HTTPException, TypeError, ValueError, OverflowError)
+_NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
 
 
@@ -974,7 +973,10 @@ class _Connection:
         self.timed_socket().sendall(head + body)
         sock: Any = _Stream(self)  # HTTPResponse wants a socket, but calls only its makefile()
         response = self._opened.enter_context(http.client.HTTPResponse(sock))
-        response.begin()  # not documented; if it goes away, this is an AttributeError
+        try:
+            response.begin()  # not documented; if it goes away, this is an AttributeError
+        except TypeError as error:  # the email package's, for some values of Content-Type
+            raise _Lasting("its headers cannot be parsed") from error
         if self.is_at_end:  # http.client takes that for the end of the headers
             raise OSError(_CUT_SHORT)
         return response

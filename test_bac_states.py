@@ -2483,7 +2483,7 @@ def test_a_content_type_that_python_cannot_parse_is_a_transport_error_or_no_matt
     try:
         assert ask(serve(answer)).state.succeeded  # since Python 3.14
     except TransportError as error:
-        assert isinstance(error.__cause__, TypeError)
+        assert isinstance(error.__cause__.__cause__, TypeError)
 
 
 FRAMED = {
