@@ -275,7 +275,7 @@ class ExecutionState:
     @property
     def _maybe_completed(self) -> bool:
         """Whether its state is Completed, or a number without a word, which may mean that."""
-        return self.state == "Completed" or self.state.isdecimal()
+        return self.state == "Completed" or re.fullmatch("-?[0-9]+", self.state) is not None
 
     @property
     def _program_failed(self) -> bool:
@@ -392,7 +392,7 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
 def _fields(
     types: type | tuple[type, ...], *names: str, convert: _Reader | None = None, **renamed: str
 ) -> dict[str, _Member]:
-    """Describe members that are read alike: by folded name, (field, JSON types, reader of a value).
+    """Return {folded name of a member: (field, JSON types, convert)} for members read alike.
 
     "node_id" fills the field node_id from NodeID, nodeId or node_id. job_type="Type" fills the
     field job_type from Type.
@@ -1029,9 +1029,10 @@ def _read_whole(connection: _Connection, response: http.client.HTTPResponse) -> 
         if len(body) > _MAX_ANSWER:
             raise _Lasting(_TOO_LARGE)
     is_delimited = "Content-Length" in headers or headers.get("Transfer-Encoding")
-    if is_delimited and connection.is_at_end:  # the connection ended before the body
+    # At the end of a length or of chunks http.client stops reading: it has not seen more.
+    if is_delimited and connection.is_at_end:
         raise OSError(_CUT_SHORT)
-    if not is_delimited and not body:  # it lasts to the connection's end, but nothing came
+    if not is_delimited and not body:
         raise OSError("the answer is empty")
     return body
 
@@ -1372,7 +1373,7 @@ class _Secrets:
         return self.hide(text) != text
 
     def are_told_by(self, error: Exception) -> bool:
-        """Tell whether there is a secret in the traceback of an error and its causes."""
+        """Tell whether an error or its causes quote a secret, as a traceback would show them."""
         import traceback  # only errors need it
 
         return self.are_in("".join(traceback.format_exception(type(error), error, None)))
@@ -1592,7 +1593,7 @@ _REFUSALS: list[tuple[int, _Route | None, str, type[SDKError]]] = [
     (403, _REQUESTER, "capability", _MissingRoute),  # since v1.7.0, if it has users
     (404, None, r'"Component"\s*:\s*"JobStore"', JobNotFound),  # since v1.5.0
     (404, None, "", _MissingRoute),
-    (405, None, r'"Component"\s*:\s*"JobStore"', SDKError),
+    (405, None, r'"Component"\s*:\s*"JobStore"', SDKError),  # the route is there
     (405, None, "", _MissingRoute),
     (410, None, "", _MissingRoute),
     (500, None, "(?i)job not found|no job found", JobNotFound),  # up to v1.4.0
