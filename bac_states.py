@@ -1457,17 +1457,16 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     missing = {}
     for tried, route in enumerate(routes, start=1):
         answer = _ask_on(call, route, deadline)
-        if answer.status != 200:
-            refusal = _refusal(call, route, answer)
-            if not isinstance(refusal, _MissingRoute):
-                raise refusal
-            missing[route] = refusal
-            continue
-        response, lists_executions = _decode_answer(call, answer)
-        if not lists_executions:
-            return _ask_for_executions(call, response, routes[tried:], deadline)
-        call.prefer(route)
-        return response
+        if answer.status == 200:
+            response, lists_executions = _decode_answer(call, answer)
+            if not lists_executions:
+                return _ask_for_executions(call, response, routes[tried:], deadline)
+            call.prefer(route)
+            return response
+        refusal = _refusal(call, route, answer)
+        if not isinstance(refusal, _MissingRoute):
+            raise refusal
+        missing[route] = refusal
     last = list(missing.values())[-1]
     raise _no_route(call, missing, last) from last
 
