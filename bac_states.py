@@ -1372,11 +1372,12 @@ class _Secrets:
         """Tell whether there is a secret in a text."""
         return self.hide(text) != text
 
-    def are_told_by(self, error: Exception) -> bool:
-        """Tell whether an error or its causes quote a secret, as a traceback would show them."""
+    def safe_cause(self, error: Exception, body: str = "") -> Exception | None:
+        """Return an error, or None if its traceback or the body that it holds tells a secret."""
         import traceback  # only errors need it
 
-        return self.are_in("".join(traceback.format_exception(type(error), error, None)))
+        told = traceback.format_exception(type(error), error, None)
+        return None if self.are_in("".join([*told, body])) else error
 
 
 # ---------------------------------------------------------------------------------------- asking
@@ -1509,8 +1510,7 @@ def _ask_on(call: _Call, route: _Route, deadline: float) -> _Answer:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
         error = caught
-    cause = None if call.secrets.are_told_by(error) else error
-    raise _no_answer(call, path, error) from cause
+    raise _no_answer(call, path, error) from call.secrets.safe_cause(error)
 
 
 def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
@@ -1522,9 +1522,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
         error = caught
     why = f"not a job's state: {error}"
     path = call.secrets.hide(getattr(error, "path", ""))
-    # A JSONDecodeError holds the body, which its traceback does not tell.
-    tells_secret = call.secrets.are_told_by(error) or call.secrets.are_in(answer.text)
-    cause = None if tells_secret else error
+    cause = call.secrets.safe_cause(error, answer.text)  # a JSONDecodeError holds the text
     raise _bad_answer(call, DecodeError, answer, why, path=path) from cause
 
 
