@@ -671,7 +671,7 @@ _read_state_members = _ObjectReader(
 def _read_state(value: dict[str, Any]) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     if value and not any(map(_read_state_members.knows, value)):
-        raise _Mismatch("nothing in it belongs to a job's state")  # it is a Job's State, perhaps
+        raise _Mismatch("nothing in it belongs to a job's state")  # as in a Job's State alone
     state = _read_state_members(value)
     if not state:  # {} or {"nodes": null}: no node has the job yet
         return JobState(state="New")
@@ -785,7 +785,7 @@ def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -
     compute = execution.pop("compute_state", {})
     desired = execution.pop("desired_state", {})
     return ExecutionState(
-        **execution,
+        **execution,  # the rest, by the model's names
         state=_to_word(compute.get("state_type", ""), words),
         status=_join(compute.get("message", ""), desired.get("message", "")),
         desired_state=_to_desired_state(desired.get("state_type", "")),
@@ -952,7 +952,7 @@ class _Connection:
         return size
 
     def halve_time(self) -> None:
-        """Take away half of the time that is left."""
+        """Keep half of the time for the next route, for a refusal may be slow."""
         self.deadline -= (self.deadline - time.monotonic()) / 2
 
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
@@ -971,13 +971,17 @@ class _Connection:
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         self.timed_socket().sendall(head + body)
+        return self._read_head()
+
+    def _read_head(self) -> http.client.HTTPResponse:
+        """Read the status and the headers of a response."""
         sock: Any = _Stream(self)  # HTTPResponse wants a socket, but calls only its makefile()
         response = self._opened.enter_context(http.client.HTTPResponse(sock))
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except TypeError as error:  # the email package's, for some values of Content-Type
             raise _Lasting("its headers cannot be parsed") from error
-        if self.is_at_end:  # http.client takes that for the end of the headers
+        if self.is_at_end:  # http.client took that for the end of the headers
             raise OSError(_CUT_SHORT)
         return response
 
@@ -1029,7 +1033,8 @@ def _read_whole(connection: _Connection, response: http.client.HTTPResponse) -> 
         if len(body) > _MAX_ANSWER:
             raise _Lasting(_TOO_LARGE)
     is_delimited = "Content-Length" in headers or headers.get("Transfer-Encoding")
-    # At the end of a length or of chunks http.client stops reading: it has not seen more.
+    # http.client stops at the end of the length or of the last chunk. If it met the end of the
+    # connection instead, something is missing.
     if is_delimited and connection.is_at_end:
         raise OSError(_CUT_SHORT)
     if not is_delimited and not body:
@@ -1094,7 +1099,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(connection, response)
             else:
-                connection.halve_time()  # a slow 404 leaves time for the next route
+                connection.halve_time()
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1538,7 +1543,7 @@ def _failure(
 def _bad_answer(
     call: _Call, kind: type[SDKError], answer: _Answer, why: str, **details: Any
 ) -> SDKError:
-    """Make the error for an answer that is not a job's state."""
+    """Make the error for an answer: a refusal, or a 200 that is not a job's state."""
     status, body = answer.status, answer.text
     what = f"HTTP {status}"
     return _failure(call, kind, what, answer.url, why, body, status_code=status, **details)
