@@ -274,8 +274,8 @@ class ExecutionState:
 
     @property
     def _maybe_completed(self) -> bool:
-        """Whether its state is Completed, or a number without a word, which may mean that."""
-        return self.state == "Completed" or re.fullmatch("-?[0-9]+", self.state) is not None
+        """Whether it is Completed, or may be: 7 means that up to v1.5.1, and 9 since v1.5.2."""
+        return self.state in ("Completed", "7", "9")
 
     @property
     def _program_failed(self) -> bool:
@@ -1333,7 +1333,7 @@ _SHORTEST_SECRET = 8  # characters
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as it is, and as servers and gateways of many kinds quote it: a"é/&, say."""
+    """Return a secret as it is, and as servers and gateways of many kinds quote it: here a"é/&."""
     as_json = json.dumps(secret, ensure_ascii=False)[1:-1]
     as_ascii = json.dumps(secret)[1:-1]
     return {
@@ -2130,7 +2130,7 @@ def _flush(stream: Any) -> None:
 
 
 def _buffer_output() -> None:
-    """Buffer standard output: Python's -u would lose what a full disk takes only a part of."""
+    """Replace the standard output of Python's -u: it drops what a full disk has no room for."""
     raw = getattr(sys.stdout, "buffer", None)
     if isinstance(raw, io.RawIOBase):
         buffered: Any = io.BufferedWriter(raw)

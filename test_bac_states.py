@@ -784,7 +784,7 @@ Completed            Completed 0, Completed 3       no
 Completed            Failed 1, Completed 0          yes
 Completed            Cancelled 137, BidAccepted 2   yes
 Completed            Completed 4026531839           no
-Completed            7 0, 9                         yes
+Completed            8 1, 7 0, 9                    yes
 Completed            7 3                            no
 Completed            9 3                            no
 Error                Completed 0                    no
