@@ -1653,13 +1653,13 @@ def _refusal_text(answer: _Answer) -> str:
 def _no_route(call: _Call, missing: Mapping[_Route, SDKError], last: SDKError) -> SDKError:
     """Make the error that names every route and its status, with the details of the last."""
     hide = call.secrets.hide
-    server = _shorten(hide(call.server.address.geturl()), 99)
+    server = _shorten(hide(call.server.address.geturl()), 60)
     told = [
-        f"{error.status_code} for {_shorten(hide(_path(call, route)), 99)}"
+        f"{error.status_code} from {server}{_shorten(hide(_path(call, route)), 90)}"
         for route, error in missing.items()
     ]
     return SDKError(
-        f"the server at {server} has no route for a job's state: HTTP {', '.join(told)}",
+        f"the server has no route for a job's state: HTTP {', '.join(told)}",
         status_code=last.status_code,
         body=last.body,
         url=last.url,

@@ -1982,13 +1982,17 @@ def test_where_all_routes_are_missing_one_error_names_each(serve, job_id):
     assert [request.route for request in server.requests] == ORDERS.get(job_id, ORDERS[JOB])
     for status, route in ((410, "requester"), (405, "jobs"), (404, "states")):
         (request,) = server.asked_by(route)
-        assert f"{status} for {request.path[:30]}" in error.message and server.url in error.message
+        assert f"{status} from {server.url}{request.path[:30]}" in error.message
     assert (error.status_code, error.url) == (404, server.url + "/states")
     assert error.__cause__ is not None
     far = f"{server.url}/{'path/' * 60}"
     error = error_of(SDKError, bac_states.get, job_id, server_url=far)
-    told = ("410 for /requester/states", "405 for /api/v1/orchestrator/jobs/", "404 for /states")
-    assert all(each in error.message for each in told)
+    for told in (
+        "410 from .*/requester/states",
+        "405 from .*/orchestrator/jobs/",
+        "404 from .*/states$",
+    ):
+        assert re.search(told, error.message)
 
 
 def test_where_all_routes_are_missing_the_error_has_what_the_last_answer_said(serve):
