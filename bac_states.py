@@ -1690,8 +1690,9 @@ def get(
     `server_url` is http(s)://host[:port][/path]. Without it, the environment's server is asked,
     with the environment's credentials. `timeout` is in seconds, for the whole call; only resolving
     names and decoding cannot be cut short. `headers` are added to ours; Connection, Content-Type,
-    User-Agent, Accept-Encoding and those that frame the message stay ours. Raises SDKError, or
-    ValueError and TypeError for a bad argument, before anything is sent.
+    User-Agent, Accept-Encoding and those that frame the message stay ours. Proxy-Authorization goes
+    to a proxy alone. Raises SDKError, or ValueError and TypeError for a bad argument, before
+    anything is sent.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
