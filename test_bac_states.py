@@ -1954,7 +1954,7 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
         assert server.asked == ["jobs", "requester", "jobs", "requester"]
     job["Job"]["Type"] = "service"  # which only this route tells
     server = serve(jobs=json_reply(job), requester=job_is("InProgress", NEWER_JOB))
-    assert wait_for(server, NEWER_JOB).state.job_type == "service"
+    assert wait_for(server, NEWER_JOB, limit=10).state.job_type == "service"
     assert server.asked == ["jobs", "requester"]
     del job["Job"]["Type"]
     for other in (GONE, NOT_FOUND, reply("no", 401), reply("bucket not found", 500)):
