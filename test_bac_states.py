@@ -2002,6 +2002,8 @@ def test_where_all_routes_are_missing_the_error_has_what_the_last_answer_said(se
     assert (error.status_code, error.body, error.retry_after) == (410, "route gone", 5)
     error = refused(server, SDKError, headers={"X-Key": JOB})
     assert JOB not in error.message and "jobs/***" in error.message
+    options = {"server_url": f"{server.url}/{SECRET}", "headers": {"X-Key": SECRET}}
+    assert SECRET not in everything_told(error_of(SDKError, bac_states.get, JOB, **options))
 
 
 ENVIRONMENTS = """
