@@ -274,7 +274,10 @@ class ExecutionState:
 
     @property
     def _maybe_completed(self) -> bool:
-        """Whether it is Completed, or may be: 7 means that up to v1.5.1, and 9 since v1.5.2."""
+        """Whether it completed or, in a release that is unknown, may have.
+
+        7 means Completed up to v1.5.1, and 9 since v1.5.2.
+        """
         return self.state in ("Completed", "7", "9")
 
     @property
@@ -1348,7 +1351,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 class _Secrets:
-    """The credentials that are sent. A server may quote them; no error repeats them.
+    """The credentials that are sent. A server may quote them, and errors mask them then.
 
     Short ones are left out: masking them would garble innocent text. Parts of a secret are not
     looked for (the password in a Basic authorization, what is left where a text was cut), nor
@@ -1714,8 +1717,8 @@ def wait(
 
     It goes on if no complete answer comes, and at 408, 425, 429 and 5xx other than 500 and 501;
     without a `limit`, until the eleventh failure in a row. It does not if that would not help: if a
-    certificate is not trusted, a proxy refuses for good, or an answer is too large or in a coding
-    that was not asked for.
+    certificate is not trusted, a proxy refuses for good, or an answer is too large, in a coding
+    that was not asked for, or with headers that Python cannot parse.
 
     Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
     resolving names and decoding either.
