@@ -1332,17 +1332,15 @@ def _environment_context() -> ssl.SSLContext | None:
 
 # --------------------------------------------------------------------------------------- secrets
 
-_SHORTEST_SECRET = 8  # characters
-
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as it is, and as servers and gateways of many kinds quote it: here a"é/&."""
+    """Return a secret as it is, and as servers and gateways quote it (in the samples: a"é/&)."""
     as_json = json.dumps(secret, ensure_ascii=False)[1:-1]
     as_ascii = json.dumps(secret)[1:-1]
     return {
         secret,
         as_json,  # a\"é/& in JavaScript
-        re.sub("[&<>]", lambda found: f"\\u{ord(found[0]):04x}", as_json),  # a\"é/\u0026 in Go
+        as_json.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"),  # in Go
         as_ascii,  # a\"\u00e9/& in Python
         as_ascii.replace("/", r"\/"),  # a\"\u00e9\/& in PHP
         secret.encode("latin-1").decode("utf-8", "replace"),  # a body in Latin-1, read as UTF-8
@@ -1353,21 +1351,20 @@ def _spellings(secret: str) -> set[str]:
 class _Secrets:
     """The credentials that are sent. A server may quote them, and errors mask them then.
 
-    Short ones are left out: masking them would garble innocent text. Parts of a secret are not
-    looked for (the password in a Basic authorization, what is left where a text was cut), nor
-    escapes as in URLs and HTML.
+    Parts of a secret are not looked for (the password in a Basic authorization, what is left where
+    a text was cut), nor escapes as in URLs and HTML.
     """
 
-    def __init__(self, headers: Iterable[tuple[str, str]]) -> None:
-        secrets: list[str] = []
-        for name, value in headers:
-            if re.search("(?i)auth|cookie|credential|key|pass|secret|session|token", name):
-                value = value.strip()
-                secrets += [value, value.split(" ")[-1]]  # "Bearer abc" and "abc"
+    def __init__(self, headers: Mapping[str, str]) -> None:
         spellings: set[str] = set()
-        for secret in secrets:
-            if len(secret) >= _SHORTEST_SECRET:
-                spellings |= _spellings(secret)
+        for name, value in headers.items():
+            if not re.search("(?i)auth|cookie|credential|key|pass|secret|session|token", name):
+                continue
+            whole = value.strip()  # "Bearer abc"
+            token = whole.split(" ")[-1]  # "abc"
+            for secret in (whole, token):
+                if len(secret) >= 8:  # masking shorter ones would garble innocent text
+                    spellings |= _spellings(secret)
         self._longest_first = sorted(spellings, key=len, reverse=True)  # one may contain another
 
     def hide(self, text: str) -> str:
@@ -1376,16 +1373,12 @@ class _Secrets:
             text = text.replace(secret, "***")
         return text
 
-    def are_in(self, text: str) -> bool:
-        """Tell whether there is a secret in a text."""
-        return self.hide(text) != text
-
     def safe_cause(self, error: Exception, body: str = "") -> Exception | None:
         """Return an error, or None if its traceback or the body that it holds tells a secret."""
         import traceback  # only errors need it
 
-        told = traceback.format_exception(type(error), error, None)
-        return None if self.are_in("".join([*told, body])) else error
+        told = "".join(traceback.format_exception(type(error), error, None)) + body
+        return error if self.hide(told) == told else None
 
 
 # ---------------------------------------------------------------------------------------- asking
@@ -1444,7 +1437,7 @@ class _Call:
         proxy = _find_proxy(address, self.headers.pop("Proxy-Authorization", None))
         self.server = _Server(address, proxy, context)
         proxy_headers = proxy.headers if proxy else {}
-        self.secrets = _Secrets([*self.headers.items(), *proxy_headers.items()])
+        self.secrets = _Secrets({**self.headers, **proxy_headers})
         self.routes = [_REQUESTER, _NEWER_API, _OLDEST]  # in the order in which to ask them
         if self.request.job_id.startswith("j-"):  # an id of the newer API
             self.prefer(_NEWER_API)
