@@ -1724,90 +1724,73 @@ def wait(
 def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateResponse:
     """Ask until the job has ended. Whatever is new is told to `say`, a line at a time."""
     end = time.monotonic() + limit
-    pauses = _pauses()
-    progress = _Progress(call, limit, say)
+    progress = _Progress(call, say)
+    pause = _FIRST_PAUSE
     while time.monotonic() < end:
-        pause = next(pauses)
+        retry_after = 0.0
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
-            is_cut_by_limit = isinstance(error, TransportTimeout) and time.monotonic() >= end
-            if is_cut_by_limit:  # the server is not to blame
-                break
-            if progress.is_hopeless(error):
+            if isinstance(error, TransportTimeout) and time.monotonic() >= end:
+                break  # the limit cut it short, so the server is not to blame
+            is_one_too_many = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
+            if is_one_too_many or not error._can_pass:
                 raise
             progress.failed(error)
-            pause = max(pause, min(error.retry_after or 0, _LONGEST_RETRY_AFTER))
+            retry_after = min(error.retry_after or 0, _LONGEST_RETRY_AFTER)
         else:
             progress.answered(response)
             if _has_ended(response.state):
                 return response
-        time.sleep(max(0, min(pause, end - time.monotonic())))
-    raise progress.timeout() from progress.last_error
+        left = max(0, end - time.monotonic())
+        time.sleep(min(max(pause, retry_after), left))
+        pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+    raise progress.timeout(limit) from progress.error
 
 
 class _Progress:
     """How far a job is, as far as that is known. Whatever is new is told to `say`."""
 
-    def __init__(self, call: _Call, limit: float, say: Callable[[str], None]) -> None:
-        self.call = call
-        self.limit = limit
+    def __init__(self, call: _Call, say: Callable[[str], None]) -> None:
+        self.hide = call.secrets.hide
         self.say = say
-        self.job_id = _shorten(call.secrets.hide(call.request.job_id), 99)
-        self.last_answer: StateResponse | None = None
-        self.last_error: SDKError | None = None  # of the last question, if it has no answer
+        self.url = self.hide(call.server.address.geturl())
+        self.job_id = _shorten(self.hide(call.request.job_id), 99)
+        self.response: StateResponse | None = None  # the last one
+        self.error: SDKError | None = None  # of the last question, if it has no answer
         self.failures = 0  # in a row
-
-    def is_hopeless(self, error: SDKError) -> bool:
-        """Tell whether there is no point in asking again after an error."""
-        is_one_too_many = self.limit == _NO_LIMIT and self.failures == _MOST_FAILURES
-        return is_one_too_many or not error._can_pass
+        self.why = f"no answer came from {self.url}"  # the job is not known to have ended
 
     def failed(self, error: SDKError) -> None:
         """Take note of a question without an answer."""
-        if self.last_error is None:
+        if self.error is None:
             self.say(f"no answer for now: {error}")
-        self.last_error = error
+        self.error = error
         self.failures += 1
+        self.why = error.message
 
     def answered(self, response: StateResponse) -> None:
         """Take note of an answer. The first state is worth a line, and so is every change."""
-        if self.last_error:
+        if self.error:
             self.say("the server answers again")
-        state = response.state.state
-        if self.last_answer is None:
-            is_news = not _has_ended(response.state)  # the answer that ends a wait is returned
+        state = response.state
+        word = state.state or "in no state yet"
+        if self.response is None:
+            is_news = not _has_ended(state)  # the answer that ends a wait is returned
         else:
-            is_news = state != self.last_answer.state.state
+            is_news = state.state != self.response.state.state
         if is_news:
-            self.say(self.call.secrets.hide(f"{self.job_id}: {state or 'no state yet'}"))
-        self.last_answer = response
-        self.last_error = None
+            self.say(self.hide(f"{self.job_id}: {word}"))
+        self.response = response
+        self.error = None
         self.failures = 0
+        self.why = f"it is {word}: {state.status}" if state.status else f"it is {word}"
 
-    def timeout(self) -> WaitTimeout:
-        """Make the error that says how far the job was when the limit had passed."""
-        last = self.last_answer
-        hide = self.call.secrets.hide
-        url = hide(self.call.server.address.geturl())
-        if self.last_error:
-            why = self.last_error.message
-        elif last is None:
-            why = f"no answer came from {url}"
-        else:
-            why = f"it is {last.state.state or 'in no state yet'}"
-            if last.state.status:
-                why += f": {last.state.status}"
-        words = f"the job {self.job_id} has not ended within {self.limit:g} s: {why}"
-        return WaitTimeout(_one_line(hide(words), _MAX_MESSAGE), response=last, url=url)
-
-
-def _pauses() -> Iterator[float]:
-    """Yield the seconds from each answer to the next question."""
-    pause = _FIRST_PAUSE
-    while True:
-        yield pause
-        pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+    def timeout(self, limit: float) -> WaitTimeout:
+        """Make the error for a limit that has passed."""
+        words = f"the job {self.job_id} has not ended within {limit:g} s: {self.why}"
+        message = _one_line(self.hide(words), _MAX_MESSAGE)
+        return WaitTimeout(message, response=self.response, url=self.url)
 
 
 def _runs_on(state: JobState) -> bool:
