@@ -116,7 +116,7 @@ class SDKError(Exception):
     asked. `retry_after` is in whole seconds, or None if the server does not say.
     """
 
-    _can_pass = False  # whether asking again can help; `_no_answer` and `_refusal` set it
+    _can_pass = False  # whether asking again can help: then a wait goes on
 
     def __init__(
         self,
@@ -1391,7 +1391,11 @@ class _Route:
     """Where servers of some releases are asked for a job's state."""
 
     method: str
-    path: str  # {} is for the job's id
+    template: str
+
+    def path(self, job_id: str) -> str:
+        """Return the path for a job, with its id as Go writes it."""
+        return self.template.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))
 
 
 _REQUESTER = _Route("POST", "/requester/states")  # v0.3.17 to v1.3.2
@@ -1399,41 +1403,35 @@ _NEWER_API = _Route("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  #
 _OLDEST = _Route("POST", "/states")  # v0.2.0 to v0.3.16
 
 
-def _destination(
-    url: str | None, context: ssl.SSLContext | None, shares_environment: bool
-) -> tuple[_Address, dict[str, str], ssl.SSLContext | None]:
-    """Return whom to ask, with which credentials, and in which context.
-
-    The environment's credentials and certificates are for its own server. `shares_environment`
-    says that they are for a `url`, too.
-    """
-    address = _environment_server() if url is None else _usable_url("server_url", url)
-    if url is None or shares_environment:
-        return address, _environment_credentials(), context or _environment_context()
-    return address, {}, context
-
-
 class _Call:
-    """All that a caller can choose, checked."""
+    """All that a caller can choose, checked.
+
+    The environment's credentials and certificates are for the environment's server alone, which is
+    asked if there is no `url`. With `shares_environment` they are for any.
+    """
 
     def __init__(
         self,
         request: str | StateRequest,
-        server_url: str | None,
+        url: str | None,
         timeout: float,
         headers: Mapping[str, str] | None = None,
-        ssl_context: ssl.SSLContext | None = None,
+        context: ssl.SSLContext | None = None,
         shares_environment: bool = False,
     ) -> None:
         self.request = _usable_request("job_id", request)
         self.timeout = _usable_seconds("timeout", timeout)
         usable_headers = {} if headers is None else _usable_headers(headers)
-        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+        if context is not None and not isinstance(context, ssl.SSLContext):
             raise TypeError("ssl_context has to be an ssl.SSLContext")
-        address, credentials, context = _destination(server_url, ssl_context, shares_environment)
+        address = _environment_server() if url is None else _usable_url("server_url", url)
+        credentials: dict[str, str] = {}
+        if url is None or shares_environment:
+            credentials = _environment_credentials()
+            context = context or _environment_context()
         # A caller may replace Host and the credentials, but none of ours.
-        host = {"Host": address.netloc}
-        self.headers = _merged(host, credentials, usable_headers, _OUR_HEADERS)
+        default = {"Host": address.netloc, **credentials}
+        self.headers = _merged(default, usable_headers, _OUR_HEADERS)
         proxy = _find_proxy(address, self.headers.pop("Proxy-Authorization", None))
         self.server = _Server(address, proxy, context)
         proxy_headers = proxy.headers if proxy else {}
@@ -1444,8 +1442,7 @@ class _Call:
 
     def prefer(self, route: _Route) -> None:
         """Ask this route first from now on."""
-        self.routes.remove(route)
-        self.routes.insert(0, route)
+        self.routes = [route, *(other for other in self.routes if other != route)]
 
 
 class _MissingRoute(SDKError):
@@ -1455,32 +1452,32 @@ class _MissingRoute(SDKError):
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until the server has one, all within `seconds`."""
     deadline = time.monotonic() + seconds
-    routes = list(call.routes)
-    missing = {}
-    for tried, route in enumerate(routes, start=1):
+    missing: list[SDKError] = []
+    untried = list(call.routes)
+    while untried:
+        route = untried.pop(0)
         answer = _ask_on(call, route, deadline)
         if answer.status == 200:
             response, lists_executions = _decode_answer(call, answer)
             if not lists_executions:
-                return _ask_for_executions(call, response, routes[tried:], deadline)
+                return _ask_for_executions(call, response, untried, deadline)
             call.prefer(route)
             return response
         refusal = _refusal(call, route, answer)
         if not isinstance(refusal, _MissingRoute):
             raise refusal
-        missing[route] = refusal
-    last = list(missing.values())[-1]
-    raise _no_route(call, missing, last) from last
+        missing.append(refusal)
+    raise _no_route(call, missing) from missing[-1]
 
 
 def _ask_for_executions(
-    call: _Call, incomplete: StateResponse, routes: list[_Route], deadline: float
+    call: _Call, incomplete: StateResponse, untried: list[_Route], deadline: float
 ) -> StateResponse:
     """Ask on the other routes for the executions, which the newer API lists since v1.2.2.
 
     The incomplete answer counts if each of them is missing or refuses for good.
     """
-    for route in routes:
+    for route in untried:
         answer = _ask_on(call, route, deadline)
         if answer.status == 200:
             response, _ = _decode_answer(call, answer)
@@ -1493,25 +1490,47 @@ def _ask_for_executions(
     return incomplete
 
 
-def _path(call: _Call, route: _Route) -> str:
-    """Return the path of a route, with the job's id as Go writes it."""
-    return route.path.format(urllib.parse.quote(call.request.job_id, safe="$&+,:;=@"))
-
-
-# An error that is raised in a handler keeps the one that was caught as its __context__. That may
-# quote a secret, so these two raise below their handlers.
-
-
 def _ask_on(call: _Call, route: _Route, deadline: float) -> _Answer:
     """Put the question on a route, and return what the server answers."""
-    path = _path(call, route)
+    path = route.path(call.request.job_id)
     asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}
     data = json.dumps(asked).encode() if route.method == "POST" else b""
     try:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
         error = caught
+    # Raised in the handler, it would keep the caught one as its __context__, secrets and all.
     raise _no_answer(call, path, error) from call.secrets.safe_cause(error)
+
+
+def _no_answer(call: _Call, path: str, failure: Exception) -> SDKError:
+    """Make the error for a failure of the network."""
+    hide = call.secrets.hide
+    url = hide(call.server.address.geturl() + path)
+    way = " through the proxy" if call.server.proxy else ""
+    why = hide(_network_text(failure, call.timeout))
+    kind = TransportTimeout if isinstance(failure, _TIMEOUTS) else TransportError
+    error = kind(f"no complete answer{way} from {_shorten(url)}: {why}", url=url)
+    error._can_pass = not isinstance(failure, (ssl.SSLCertVerificationError, _Lasting))
+    return error
+
+
+def _network_text(error: Exception, timeout: float) -> str:
+    """Say in words what went wrong on the network."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = "pass an ssl_context or, for the command, set BACALHAU_API_TLS_CAFILE"
+        why = getattr(error, "verify_message", error)
+        return f"its certificate is not trusted (to trust it, {remedy}): {why}"
+    if isinstance(error, http.client.IncompleteRead):
+        return _CUT_SHORT
+    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
+        return f"timed out after {timeout:g} s"
+    if not isinstance(error, OSError):
+        return f"{type(error).__name__}: {error}"
+    text = error.strerror or str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
+        return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", text)
+    return text
 
 
 def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
@@ -1520,62 +1539,36 @@ def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
     try:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as caught:
-        error = caught
+        error = caught  # and raised below, as in `_ask_on`
     why = f"not a job's state: {error}"
     path = call.secrets.hide(getattr(error, "path", ""))
     cause = call.secrets.safe_cause(error, answer.text)  # a JSONDecodeError holds the text
     raise _bad_answer(call, DecodeError, answer, why, path=path) from cause
 
 
-def _failure(
-    call: _Call, kind: type[SDKError], what: str, url: str, why: str, body: str = "", **details: Any
-) -> SDKError:
-    """Make an error that says what happened, where and why, and tells no secret."""
-    hide = call.secrets.hide
-    message = f"{what} from {_shorten(hide(url))}: {hide(why)}"
-    return kind(message, url=hide(url), body=hide(body)[:_MAX_BODY], **details)
-
-
 def _bad_answer(
     call: _Call, kind: type[SDKError], answer: _Answer, why: str, **details: Any
 ) -> SDKError:
-    """Make the error for an answer: a refusal, or a 200 that is not a job's state."""
-    status, body = answer.status, answer.text
-    what = f"HTTP {status}"
-    return _failure(call, kind, what, answer.url, why, body, status_code=status, **details)
+    """Make the error for a refusal, or for a 200 that is not a job's state."""
+    hide = call.secrets.hide
+    url = hide(answer.url)
+    seconds = answer.headers.get("Retry-After", "").strip()
+    error = kind(
+        f"HTTP {answer.status} from {_shorten(url)}: {hide(why)}",
+        status_code=answer.status,
+        body=hide(answer.text)[:_MAX_BODY],
+        url=url,
+        retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
+        **details,
+    )
+    error._can_pass = answer.status in _TRANSIENT
+    return error
 
 
-def _no_answer(call: _Call, path: str, error: Exception) -> SDKError:
-    """Make the error for a failure of the network."""
-    kind = TransportTimeout if isinstance(error, _TIMEOUTS) else TransportError
-    what = "no complete answer through the proxy" if call.server.proxy else "no complete answer"
-    url = call.server.address.geturl() + path
-    failure = _failure(call, kind, what, url, _network_text(error, call.timeout))
-    failure._can_pass = not isinstance(error, (ssl.SSLCertVerificationError, _Lasting))
-    return failure
-
-
-def _network_text(error: Exception, timeout: float) -> str:
-    """Say in words what went wrong on the network."""
-    if isinstance(error, ssl.SSLError):
-        return _tls_text(error)
-    if isinstance(error, http.client.IncompleteRead):
-        return _CUT_SHORT
-    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
-        return f"timed out after {timeout:g} s"
-    if isinstance(error, OSError):
-        return error.strerror or str(error) or type(error).__name__
-    return f"{type(error).__name__}: {error}"
-
-
-def _tls_text(error: ssl.SSLError) -> str:
-    """Say in words why TLS failed."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        why = getattr(error, "verify_message", error)
-        remedy = "pass an ssl_context or, for the command, set BACALHAU_API_TLS_CAFILE"
-        return f"its certificate is not trusted (to trust it, {remedy}): {why}"
-    text = error.strerror or str(error)  # "[SSL: ALERT] what happened (_ssl.c:1006)"
-    return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", text)
+def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
+    """Make the error for a status other than 200."""
+    kind = _refusal_kind(route, answer)
+    return _bad_answer(call, kind, answer, _refusal_text(answer))
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
@@ -1584,40 +1577,21 @@ def _tls_text(error: ssl.SSLError) -> str:
 # {"Message": "Request Forbidden", "Component": "Authorizer", "Details":
 #      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
-# What they mean. The first row counts whose status and route (None is any) are the answer's, and
-# whose pattern is found in its text.
-_REFUSALS: list[tuple[int, _Route | None, str, type[SDKError]]] = [
-    (400, None, "", BadRequest),
-    (403, _REQUESTER, "capability", _MissingRoute),  # since v1.7.0, if it has users
-    (404, None, r'"Component"\s*:\s*"JobStore"', JobNotFound),  # since v1.5.0
-    (404, None, "", _MissingRoute),
-    (405, None, r'"Component"\s*:\s*"JobStore"', SDKError),  # the route is there
-    (405, None, "", _MissingRoute),
-    (410, None, "", _MissingRoute),
-    (500, None, "(?i)job not found|no job found", JobNotFound),  # up to v1.4.0
-    (500, _REQUESTER, "capability", _MissingRoute),
-    (500, None, "", InternalServerError),
-]
 
-
-def _refusal_kind(asked: _Route, answer: _Answer) -> type[SDKError]:
+def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     """Tell what a status other than 200 means."""
-    for status, route, pattern, kind in _REFUSALS:
-        fits = status == answer.status and route in (None, asked)
-        if fits and re.search(pattern, answer.text):
-            return kind
-    return SDKError
-
-
-def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
-    """Make the error for a status other than 200."""
-    kind = _refusal_kind(route, answer)
-    why = _refusal_text(answer)
-    seconds = answer.headers.get("Retry-After", "").strip()
-    retry_after = int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None
-    refusal = _bad_answer(call, kind, answer, why, retry_after=retry_after)
-    refusal._can_pass = answer.status in _TRANSIENT
-    return refusal
+    status, text = answer.status, answer.text
+    is_of_job_store = re.search(r'"Component"\s*:\s*"JobStore"', text)
+    if status == 404 and is_of_job_store:  # since v1.5.0
+        return JobNotFound
+    if status == 500 and re.search("(?i)job not found|no job found", text):  # up to v1.4.0
+        return JobNotFound
+    if status == 410 or (status in (404, 405) and not is_of_job_store):
+        return _MissingRoute
+    # So answers a server with users, since v1.7.0, on a route that it does not have.
+    if status in (403, 500) and route == _REQUESTER and "capability" in text:
+        return _MissingRoute
+    return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
 
 
 _read_details = _ObjectReader(None, _fields(str, "reason"))
@@ -1646,14 +1620,15 @@ def _refusal_text(answer: _Answer) -> str:
     return words or answer.text.strip() or answer.reason or "no reason given"
 
 
-def _no_route(call: _Call, missing: Mapping[_Route, SDKError], last: SDKError) -> SDKError:
+def _no_route(call: _Call, missing: list[SDKError]) -> SDKError:
     """Make the error that names every route and its status, with the details of the last."""
     hide = call.secrets.hide
     server = _shorten(hide(call.server.address.geturl()), 60)
-    told = [
-        f"{error.status_code} from {server}{_shorten(hide(_path(call, route)), 90)}"
-        for route, error in missing.items()
-    ]
+    told = []
+    for route, refusal in zip(call.routes, missing):
+        path = _shorten(hide(route.path(call.request.job_id)), 90)
+        told.append(f"{refusal.status_code} from {server}{path}")
+    last = missing[-1]
     return SDKError(
         f"the server has no route for a job's state: HTTP {', '.join(told)}",
         status_code=last.status_code,
