@@ -1137,7 +1137,7 @@ _OUR_HEADERS = {
     "Content-Type": "application/json",
     "User-Agent": f"bac_states/{__version__}",
 }
-_FRAMING = {"content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
+_FRAMING = {"Content-Length", "Expect", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 _HEADER_VALUE = r"[\t -~\xa0-\xff]*"  # one line of Latin-1
 
 
@@ -1165,7 +1165,10 @@ def _usable_seconds(name: str, seconds: float) -> float:
 
 
 def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Check a caller's headers, and leave out those that frame the message: they are ours."""
+    """Check a caller's headers, and spell their names as ours are, so that both can be merged.
+
+    Those that frame the message are left out: they are ours.
+    """
     if not isinstance(headers, Mapping):
         raise TypeError("headers has to be a mapping of text to text")
     usable = {}
@@ -1176,14 +1179,9 @@ def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise ValueError("headers has a name that no header can have")
         if not re.fullmatch(_HEADER_VALUE, value):
             raise ValueError(f"headers has a value for {name} that is not one line of Latin-1")
-        if name.lower() not in _FRAMING:
-            usable[name] = value
+        if name.title() not in _FRAMING:
+            usable[name.title()] = value
     return usable
-
-
-def _merged(*several: Mapping[str, str]) -> dict[str, str]:
-    """Merge headers. Of several with one name, in upper or lower case, the last counts."""
-    return {name.title(): value for headers in several for name, value in headers.items()}
 
 
 _HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*\.?"  # a name or an IPv4 address
@@ -1430,9 +1428,9 @@ class _Call:
             credentials = _environment_credentials()
             context = context or _environment_context()
         # A caller may replace Host and the credentials, but none of ours.
-        default = {"Host": address.netloc, **credentials}
-        self.headers = _merged(default, usable_headers, _OUR_HEADERS)
-        proxy = _find_proxy(address, self.headers.pop("Proxy-Authorization", None))
+        self.headers = {"Host": address.netloc, **credentials, **usable_headers, **_OUR_HEADERS}
+        authorization = self.headers.pop("Proxy-Authorization", None)  # for a proxy alone
+        proxy = _find_proxy(address, authorization)
         self.server = _Server(address, proxy, context)
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets({**self.headers, **proxy_headers})
