@@ -1225,26 +1225,27 @@ def _basic(user: str, password: str) -> str:
 
 
 def _parse_proxy(url: str) -> _Proxy | None:
-    """Parse a proxy's URL. Return None if it is not one, or if it is https.
+    """Parse http://user:password@host:port, of which only the host is a must.
 
-    All but the host may be missing in http://user:password@host:port. A password may hold an @.
+    Return None if it is something else. A password may hold an @.
     """
     if "://" not in url:
         url = f"http://{url}"
     scheme, _, rest = url.partition("://")
     user_info, _, host_and_port = rest.rpartition("@")
     address = _parse_url(f"{scheme}://{host_and_port}")
-    if address is None or address.scheme != "http":
+    if address is None or address.scheme != "http":  # TLS with the proxy itself is not supported
         return None
     user, _, password = user_info.partition(":")
-    if not user or not password:  # like urllib, send nothing if one is missing
-        return _Proxy(address, {})
-    authorization = _basic(urllib.parse.unquote(user), urllib.parse.unquote(password))
-    return _Proxy(address, {"Proxy-Authorization": authorization})
+    headers = {}
+    if user and password:  # like urllib, send nothing if one is missing
+        authorization = _basic(urllib.parse.unquote(user), urllib.parse.unquote(password))
+        headers["Proxy-Authorization"] = authorization
+    return _Proxy(address, headers)
 
 
 def _find_proxy(server: _Address, authorization: str | None) -> _Proxy | None:
-    """Find the proxy for a server, if there is one, as urllib does.
+    """Find the proxy for a server in the environment, if there is one, as urllib does.
 
     If the caller gave an `authorization` for it, that replaces the one of its URL.
     """
