@@ -891,9 +891,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 
 # ------------------------------------------------------------------------------------- transport
-# `_Server.exchange` sends a request over a `_Connection`. Every step but the look-up of a name ends
-# by a deadline, which is a time on the clock of `time.monotonic`. HTTPResponse parses the answer,
-# and `_read_whole` checks its body.
+# `_Server.exchange` sends a request over a `_Connection`, and http.client parses the answer. Every
+# step but the look-up of a name ends by a deadline, a time on the clock of `time.monotonic`.
 
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
@@ -917,15 +916,10 @@ def _seconds_left(deadline: float) -> float:
 class _Connection:
     """A connection whose every step ends by its deadline."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, opened: contextlib.ExitStack) -> None:
         self.deadline = deadline
-        self.is_at_end = False  # whether the other side has closed it
-        self._opened = contextlib.ExitStack()
-        self._sock: socket.socket  # `dial` makes it, `start_tls` replaces it
-
-    def close(self) -> None:
-        """Close all that was opened."""
-        self._opened.close()
+        self._opened = opened  # closes all that is opened here
+        self._sock: socket.socket  # `dial` opens it, `start_tls` replaces it
 
     def dial(self, peer: _Address) -> None:
         """Connect to the first address that answers."""
@@ -948,16 +942,6 @@ class _Connection:
         self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock
 
-    def receive_into(self, buffer: Any) -> int:
-        """Receive what has come, and return its size."""
-        size = self.timed_socket().recv_into(buffer)
-        self.is_at_end = size == 0
-        return size
-
-    def halve_time(self) -> None:
-        """Keep half of the time for the next route, for a refusal may be slow."""
-        self.deadline -= (self.deadline - time.monotonic()) / 2
-
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Go on by TLS with the server of this name."""
         plain = self.timed_socket()  # its timeout bounds the handshake as a whole
@@ -977,70 +961,70 @@ class _Connection:
         return self._read_head()
 
     def _read_head(self) -> http.client.HTTPResponse:
-        """Read the status and the headers of a response."""
-        sock: Any = _Stream(self)  # HTTPResponse wants a socket, but calls only its makefile()
-        response = self._opened.enter_context(http.client.HTTPResponse(sock))
+        """Read the status and the headers of a response. Its body is still to come."""
+        stream: Any = _Stream(self)  # HTTPResponse wants a socket, but calls only its makefile()
+        response = self._opened.enter_context(http.client.HTTPResponse(stream))
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
-        except TypeError as error:  # the email package's, for some values of Content-Type
+        except TypeError as error:  # of the email package, for some values of Content-Type
             raise _Lasting("its headers cannot be parsed") from error
-        if self.is_at_end:  # http.client took that for the end of the headers
-            raise OSError(_CUT_SHORT)
+        stream.may_end = not _is_delimited(response.headers)
         return response
 
 
 class _Stream(io.RawIOBase):
-    """What a connection receives, each piece by the connection's deadline."""
+    """What a connection receives. If it is cut short, this raises OSError; http.client may not."""
+
+    may_end = False  # whether the end of the connection is the end of a body, and not a cut
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._connection.receive_into(buffer)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-
-def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield a body as it arrives, to its declared length, its last chunk or the end of it all."""
-    piece = response.read1(65536)
-    while piece:
-        yield piece
-        piece = response.read1(65536)
+        size = self._connection.timed_socket().recv_into(buffer)
+        if size == 0 and not self.may_end:
+            raise OSError(_CUT_SHORT)
+        return size
 
 
-def _check_headers(headers: http.client.HTTPMessage) -> None:
+def _is_delimited(headers: http.client.HTTPMessage) -> bool:
+    """Tell whether a body has a length or a last chunk. If not, it ends with the connection."""
+    return "Content-Length" in headers or bool(headers.get("Transfer-Encoding"))
+
+
+def _check_framing(headers: http.client.HTTPMessage) -> None:
     """Refuse what http.client overlooks, and a body that is declared as too large."""
     coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
     encoding = ", ".join(headers.get_all("Content-Encoding", [])).lower()
     if coding not in ("", "chunked") or encoding not in ("", "identity"):
         raise _Lasting("the answer has a coding that was not asked for")
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
-    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", each) for each in lengths):
+    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
-    if not coding and lengths and int(lengths.pop()) > _MAX_ANSWER:
+    if not coding and any(int(length) > _MAX_ANSWER for length in lengths):
         raise _Lasting(_TOO_LARGE)
 
 
-def _read_whole(connection: _Connection, response: http.client.HTTPResponse) -> bytearray:
+def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Return the pieces of a body, as they arrive."""
+    return iter(functools.partial(response.read1, 65536), b"")
+
+
+def _read_whole(response: http.client.HTTPResponse) -> bytearray:
     """Read the body of a 200. Raise OSError if it is too large or cut short."""
-    headers = response.headers
-    _check_headers(headers)
+    _check_framing(response.headers)
     body = bytearray()
     for piece in _pieces(response):
         body += piece
         if len(body) > _MAX_ANSWER:
             raise _Lasting(_TOO_LARGE)
-    is_delimited = "Content-Length" in headers or headers.get("Transfer-Encoding")
-    # http.client stops at the end of the length or of the last chunk. If it met the end of the
-    # connection instead, something is missing.
-    if is_delimited and connection.is_at_end:
-        raise OSError(_CUT_SHORT)
-    if not is_delimited and not body:
+    if not body and not _is_delimited(response.headers):  # it may have been cut, too
         raise OSError("the answer is empty")
     return body
 
@@ -1078,6 +1062,17 @@ class _Proxy:
     address: _Address
     headers: Mapping[str, str]
 
+    def connect(self, connection: _Connection, server: _Address) -> None:
+        """Connect to the proxy and, for https, through it to the server (RFC 9110, 9.3.6)."""
+        connection.dial(self.address)
+        if server.scheme == "http":
+            return
+        target = server.netloc if server.port else f"{server.netloc}:443"
+        response = connection.request("CONNECT", target, {"Host": target, **self.headers})
+        if not 200 <= response.status < 300:
+            kind = OSError if response.status in _TRANSIENT else _Lasting
+            raise kind(f"the proxy refuses a tunnel: {response.status} {response.reason}")
+
 
 @dataclasses.dataclass
 class _Server:
@@ -1096,37 +1091,27 @@ class _Server:
         if self.proxy and self.address.scheme == "http":
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
             headers = {**headers, **self.proxy.headers}
-        with contextlib.closing(_Connection(deadline)) as connection:
+        with contextlib.ExitStack() as opened:
+            connection = _Connection(deadline, opened)
             self._connect(connection)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
-                content = _read_whole(connection, response)
+                content = _read_whole(response)
             else:
-                connection.halve_time()
+                # It may stall. Keep half of the time that is left for the next route.
+                connection.deadline = (time.monotonic() + deadline) / 2
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
     def _connect(self, connection: _Connection) -> None:
-        """Connect to the server, for https by TLS and, if there is a proxy, through a tunnel."""
-        connection.dial(self.proxy.address if self.proxy else self.address)
-        if self.address.scheme == "http":
-            return
+        """Connect to the server, for https by TLS."""
         if self.proxy:
-            self._open_tunnel(connection, self.proxy)
-        if self.context is None:
-            self.context = ssl.create_default_context()  # this takes 16 ms, so do it once
-        connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
-
-    def _open_tunnel(self, connection: _Connection, proxy: _Proxy) -> None:
-        """Have the proxy pass on what follows to the server (RFC 9110, 9.3.6)."""
-        target = self.address.netloc if self.address.port else f"{self.address.netloc}:443"
-        response = connection.request("CONNECT", target, {"Host": target, **proxy.headers})
-        if 200 <= response.status < 300:
-            return
-        problem = f"the proxy refuses a tunnel: {response.status} {response.reason}"
-        if response.status in _TRANSIENT:
-            raise OSError(problem)
-        raise _Lasting(problem)
+            self.proxy.connect(connection, self.address)
+        else:
+            connection.dial(self.address)
+        if self.address.scheme == "https":
+            self.context = self.context or ssl.create_default_context()  # 16 ms, so do it once
+            connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
 
 
 # ------------------------------------------------------------------------ arguments, environment
