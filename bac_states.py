@@ -83,21 +83,19 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
+# The numbers are of unknown releases: 7 means Completed up to v1.5.1, and 9 since v1.5.2.
+_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
-    """Escape everything that does not print, so that nothing can act on a terminal."""
-    if text.isprintable():  # it has no controls, line ends, bidi marks or surrogates
-        return text
+    """Escape controls, line ends, bidi marks and surrogates: nothing can act on a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shorten(text: str, limit: int = _MAX_PART) -> str:
     """Escape a text, and cut it to `limit` characters."""
-    escaped = _escape(text[:limit])
-    if len(text) > limit or len(escaped) > limit:
-        return escaped[: limit - 3] + "..."
-    return escaped
+    escaped = _escape(text[: limit + 1])  # the last one only shows whether the text is too long
+    return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
 
 
 def _one_line(text: str, limit: int = _MAX_PART) -> str:
@@ -273,14 +271,6 @@ class ExecutionState:
         return self.state == "Completed" and not self._program_failed
 
     @property
-    def _maybe_completed(self) -> bool:
-        """Whether it completed or, in a release that is unknown, may have.
-
-        7 means Completed up to v1.5.1, and 9 since v1.5.2.
-        """
-        return self.state in ("Completed", "7", "9")
-
-    @property
     def _program_failed(self) -> bool:
         """Whether the exit code is above 0. A WASM program without an exit code has -1."""
         return self.run_output is not None and self.run_output.exit_code > 0
@@ -326,7 +316,8 @@ class JobState:
         """
         if self.state != "Completed":
             return False
-        return not any(each._maybe_completed and each._program_failed for each in self.executions)
+        completed = [each for each in self.executions if each.state in _MAYBE_COMPLETED]
+        return not any(each._program_failed for each in completed)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -1895,14 +1886,14 @@ def _say(message: str) -> None:
 
 def _outputs(state: JobState) -> list[RunCommandResult]:
     """Return what the server kept of the output of completed executions."""
-    completed = [execution for execution in state.executions if execution._maybe_completed]
+    completed = [execution for execution in state.executions if execution.state in _MAYBE_COMPLETED]
     return [execution.run_output for execution in completed if execution.run_output]
 
 
 def _say_what_output_lacks(state: JobState) -> None:
     """Say if there is less to print than the programs wrote."""
     outputs = _outputs(state)
-    if not any(execution._maybe_completed for execution in state.executions):
+    if not any(execution.state in _MAYBE_COMPLETED for execution in state.executions):
         _say("no execution has completed, so there is no output")
     elif not outputs:
         _say("the server kept no output")
