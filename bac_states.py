@@ -1754,174 +1754,37 @@ def _has_ended(state: JobState) -> bool:
 
 
 # ----------------------------------------------------------------------------------- the command
-
-_DEMO_JOB = "9304c616-291f-41ad-b862-54e133c0149e"
-_DEMO_ANSWER = """{"state":{"Nodes":{
-"QmSyJ8VUd4YSPwZFJSJsHmmmmg7sd4BAc2yHY73nisJo86":{"Shards":{"0":{
-"NodeId":"QmSyJ8VUd4YSPwZFJSJsHmmmmg7sd4BAc2yHY73nisJo86","State":"Cancelled",
-"VerificationResult":{},"PublishedResults":{}}}},
-"QmYgxZiySj3MRkwLSL4X2MF5F9f2PMhAE3LV49XkfNL1o3":{"Shards":{"0":{
-"NodeId":"QmYgxZiySj3MRkwLSL4X2MF5F9f2PMhAE3LV49XkfNL1o3","State":"Cancelled",
-"VerificationResult":{},"PublishedResults":{}}}},
-"QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL":{"Shards":{"0":{
-"NodeId":"QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL","State":"Completed",
-"Status":"Got results proposal of length: 0",
-"VerificationResult":{"Complete":true,"Result":true},
-"PublishedResults":{"StorageSource":"IPFS","Name":"job-9304c616-291f-41ad-b862-54e133c0149e
--shard-0-host-QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL",
-"CID":"QmTVmC7JBD2ES2qGPqBNVWnX1KeEPNrPGb7rJ8cpFgtefe"},
-"RunOutput":{"stdout":"Thu Nov 17 13:32:55 UTC 2022\\n","stdouttruncated":false,
-"stderr":"","stderrtruncated":false,"exitCode":0,"runnerError":""}}}}}}}""".replace("\n", "")
+# `main` reads the options, asks (`_fetch`) and prints the answer in the form that was chosen
+# (`_text`). Only the answer goes to standard output; all else is a line on standard error.
 
 
-@contextlib.contextmanager
-def _demo_server() -> Iterator[str]:
-    """Run a server on a free loopback port that answers as v0.3.17 would; yield its URL."""
-    import http.server
-    import socketserver
-    import threading
-
-    class Demo(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            job_id = json.loads(data)["job_id"]
-            is_known = job_id == _DEMO_JOB
-            status = 200 if is_known else 500
-            self.send_response_only(status)  # unlike send_response, it logs nothing
-            self.end_headers()
-            answer = _DEMO_ANSWER if is_known else f"Job not found. ID: {job_id}"
-            self.wfile.write(answer.encode())
-
-        def do_GET(self) -> None:  # v0.3.17 had no such route
-            self.send_response_only(404)
-            self.end_headers()
-
-    try:
-        # http.server.HTTPServer would look up the host's name, which can take seconds.
-        server = socketserver.TCPServer(("127.0.0.1", 0), Demo)
-    except OSError as error:
-        raise TransportError(f"the demo gets no port to listen on: {error}") from error
-    with server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-
-
-def _table(state: JobState, asked: str) -> str:
-    """Return a line for the job, a row for each execution, and what failed programs said last."""
-    job = [state.job_id or asked, state.state, state.status]
-    lines = ["  ".join(_one_line(text, _MAX_REASON) for text in job if text)]
-    if state.executions:
-        lines += _rows(state.executions)
-    for execution in state.executions:
-        lines += _stderr_tail(execution)
-    return "\n".join(lines) + "\n"
-
-
-def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
-    """Return headings and a row for each execution, in columns that fit their content."""
-    rows = [_cells(execution) for execution in executions]
-    has_shards = any(execution.shard_index for execution in executions)
-    headings = [heading for heading in rows[0] if heading != "SHARD" or has_shards]
-    table = [headings, *([row[heading] for heading in headings] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    lines = []
-    for line in table:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths)]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def _cells(execution: ExecutionState) -> dict[str, str]:
-    """Return the cells of an execution's row, by their headings."""
-    output = execution.run_output or RunCommandResult()
-    cells = {
-        "NODE": execution.node_id,
-        "SHARD": str(execution.shard_index),
-        "STATE": execution.state,
-        "EXIT": _exit_cell(execution),
-        "RESULT": _location(execution.published_results or StorageSpec()),
-        "STATUS": execution.status or output.runner_error,
-    }
-    return {heading: _one_line(text) for heading, text in cells.items()}
-
-
-def _exit_cell(execution: ExecutionState) -> str:
-    """Return the program's exit code, or "" if it has none yet: while it runs, servers say 0."""
-    output = execution.run_output
-    if output is None or (output.exit_code == 0 and execution.state != "Completed"):
-        return ""
-    return str(output.exit_code)
-
-
-def _location(results: StorageSpec) -> str:
-    """Say where the results are, or at least of what kind they are."""
-    if results.cid:
-        return f"ipfs://{results.cid}"
-    if results.s3 and results.s3.bucket:
-        return f"s3://{results.s3.bucket}/{results.s3.key}"
-    return results.url or results.storage_source
-
-
-def _stderr_tail(execution: ExecutionState) -> list[str]:
-    """Return the end of a failed program's standard error: people look for the reason there."""
-    has_failed = execution._program_failed or execution.state in ("Failed", "Error")
-    output = execution.run_output or RunCommandResult()
-    text = output.stderr.rstrip()
-    if not has_failed or not text:
-        return []
-    heading = f"{_one_line(execution.node_id)}, standard error:"
-    return [heading, *(f"  {_one_line(line)}" for line in text.split("\n")[-5:])]
+def _write(text: str, stream: Any) -> None:
+    """Write to a stream. What its encoding lacks or a terminal would act on is escaped."""
+    if stream is None:  # it was closed when Python started
+        raise OSError("it is closed")
+    if hasattr(stream, "isatty") and stream.isatty():
+        text = "\n".join(map(_escape, text.split("\n")))
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
 
 
 def _say(message: str) -> None:
     """Write a line to standard error. If even that fails, there is nobody to tell."""
-    if sys.stderr is not None:  # it is None if it was closed when Python started
-        with contextlib.suppress(OSError, ValueError):
-            line = f"bac_states: {_one_line(message, _MAX_MESSAGE)}"
-            print(_printable(line, sys.stderr), file=sys.stderr, flush=True)
-
-
-def _outputs(state: JobState) -> list[RunCommandResult]:
-    """Return what the server kept of the output of completed executions."""
-    completed = [execution for execution in state.executions if execution.state in _MAYBE_COMPLETED]
-    return [execution.run_output for execution in completed if execution.run_output]
-
-
-def _say_what_output_lacks(state: JobState) -> None:
-    """Say if there is less to print than the programs wrote."""
-    outputs = _outputs(state)
-    if not any(execution.state in _MAYBE_COMPLETED for execution in state.executions):
-        _say("no execution has completed, so there is no output")
-    elif not outputs:
-        _say("the server kept no output")
-    elif any(output.stdout_truncated for output in outputs):
-        _say("the server kept only a part of this output")
-
-
-def _printable(text: str, stream: Any) -> str:
-    """Escape what a stream's encoding lacks and, for a terminal, all that does not print."""
-    if hasattr(stream, "isatty") and stream.isatty():
-        text = "\n".join(map(_escape, text.split("\n")))
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    with contextlib.suppress(OSError, ValueError):
+        _write(f"bac_states: {_one_line(message, _MAX_MESSAGE)}\n", sys.stderr)
 
 
 def _print(text: str) -> int:
     """Write to standard output. Return the exit code: 0 if that went well."""
     try:
-        if sys.stdout is None:  # it was closed when Python started
-            raise OSError("it is closed")
-        sys.stdout.write(_printable(text, sys.stdout))
-        sys.stdout.flush()
+        _write(text, sys.stdout)
         return 0
     except OSError as error:
         if error.errno in (errno.EPIPE, errno.EINVAL):
             return 141  # the reader went away, which Windows reports as EINVAL
         problem = error.strerror or str(error)
-    except ValueError as error:  # it was closed since
+    except ValueError as error:  # it was closed after Python started
         problem = str(error)
     _say(f"cannot write to standard output: {problem}")
     return 1
@@ -1983,45 +1846,165 @@ def _options(argv: list[str] | None) -> Any:
     return options
 
 
-def _check(options: Any) -> None:
-    """Check the options. `_Call` does that, too, but its errors name the arguments of `get`."""
-    _usable_request("JOB_ID", options.job_id)
-    _usable_seconds("--timeout", options.timeout)
-    if options.wait_timeout is not None:
-        _usable_seconds("--wait-timeout", options.wait_timeout)
-    if options.server is not None:
-        _usable_url("--server", options.server)
+_DEMO_JOB = "9304c616-291f-41ad-b862-54e133c0149e"
+_DEMO_ANSWER = """{"state": {"Nodes": {
+    "QmSyJ8VUd4YSPwZFJSJsHmmmmg7sd4BAc2yHY73nisJo86": {"Shards": {"0": {
+        "State": "Cancelled", "VerificationResult": {}, "PublishedResults": {}}}},
+    "QmYgxZiySj3MRkwLSL4X2MF5F9f2PMhAE3LV49XkfNL1o3": {"Shards": {"0": {
+        "State": "Cancelled", "VerificationResult": {}, "PublishedResults": {}}}},
+    "QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL": {"Shards": {"0": {
+        "State": "Completed", "Status": "Got results proposal of length: 0",
+        "VerificationResult": {"Complete": true, "Result": true},
+        "PublishedResults": {"StorageSource": "IPFS",
+            "Name": "job-9304c616-291f-41ad-b862-54e133c0149e-shard-0-host-\
+QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL",
+            "CID": "QmTVmC7JBD2ES2qGPqBNVWnX1KeEPNrPGb7rJ8cpFgtefe"},
+        "RunOutput": {"stdout": "Thu Nov 17 13:32:55 UTC 2022\\n"}}}}}}}"""
+
+
+@contextlib.contextmanager
+def _demo_server() -> Iterator[str]:
+    """Run a server on a free loopback port that answers as v0.3.17 would; yield its URL."""
+    import http.server
+    import socketserver
+    import threading
+
+    class Demo(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            size = int(self.headers["Content-Length"])
+            job_id = json.loads(self.rfile.read(size))["job_id"]
+            if job_id == _DEMO_JOB:
+                self.answer(200, _DEMO_ANSWER)
+            else:
+                self.answer(500, f"Job not found. ID: {job_id}")
+
+        def do_GET(self) -> None:
+            self.answer(404, "v0.3.17 had no such route")
+
+        def answer(self, status: int, text: str) -> None:
+            self.send_response_only(status)  # unlike send_response, it logs nothing
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+    try:
+        # http.server.HTTPServer would look up the host's name, which can take seconds.
+        server = socketserver.TCPServer(("127.0.0.1", 0), Demo)
+    except OSError as error:
+        raise TransportError(f"the demo gets no port to listen on: {error}") from error
+    with server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
 
 
 def _fetch(options: Any) -> StateResponse:
-    """Get the answer from the demo's server, or from the one that the options or variables name."""
-    if options.demo:
-        with _demo_server() as url:
-            return _ask_or_wait(options, _Call(options.job_id, url, options.timeout))
-    # Unlike a server that is named in code, one that is named here gets the environment's
-    # credentials: both come from the same person.
-    call = _Call(options.job_id, options.server, options.timeout, shares_environment=True)
-    return _ask_or_wait(options, call)
+    """Ask the demo's server or the one that is named: once or, with --wait, until the job ends."""
+    # `_Call` checks these, too, but its errors name the arguments of `get`.
+    request = _usable_request("JOB_ID", options.job_id)
+    timeout = _usable_seconds("--timeout", options.timeout)
+    limit = _NO_LIMIT
+    if options.wait_timeout is not None:
+        limit = _usable_seconds("--wait-timeout", options.wait_timeout)
+    if options.server is not None:
+        _usable_url("--server", options.server)
+    server: contextlib.AbstractContextManager[str | None]
+    server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
+    with server as url:
+        # Unlike a server that is named in code, one that is named here gets the environment's
+        # credentials: both come from the same person.
+        call = _Call(request, url, timeout, shares_environment=not options.demo)
+        if options.wait:
+            return _wait(call, limit, say=_say)
+        return _ask(call, timeout)
 
 
-def _ask_or_wait(options: Any, call: _Call) -> StateResponse:
-    """Ask once or, with --wait, until the job has ended."""
-    if options.wait:
-        return _wait(call, options.wait_timeout or _NO_LIMIT, say=_say)
-    return _ask(call, call.timeout)
-
-
-def _show(response: StateResponse, options: Any, code: int) -> int:
-    """Print an answer. Return the exit code: `code`, unless printing failed."""
+def _text(response: StateResponse, options: Any) -> str:
+    """Return what to print: a JSON document, what the program printed, or the table."""
     if options.json:
         answer = {"state": response.state, "server_version": response.server_version}
-        text = json.dumps(answer, default=vars, indent=2) + "\n"  # a model becomes a dict
-    elif options.output:
-        _say_what_output_lacks(response.state)
-        text = "".join(output.stdout for output in _outputs(response.state))
-    else:
-        text = _table(response.state, options.job_id)
-    return _print(text) or code
+        return json.dumps(answer, default=vars, indent=2) + "\n"  # a model becomes a dict
+    if options.output:
+        return _program_output(response.state)
+    return _table(response.state, options.job_id)
+
+
+def _program_output(state: JobState) -> str:
+    """Return what the completed programs printed. Say so if that is not all."""
+    completed = [each for each in state.executions if each.state in _MAYBE_COMPLETED]
+    outputs = [each.run_output for each in completed if each.run_output]
+    if not completed:
+        _say("no execution has completed, so there is no output")
+    elif not outputs:
+        _say("the server kept no output")
+    elif any(output.stdout_truncated for output in outputs):
+        _say("the server kept only a part of this output")
+    return "".join(output.stdout for output in outputs)
+
+
+def _table(state: JobState, asked: str) -> str:
+    """Return a line for the job, a row for each execution, and what failed programs said last."""
+    job = [state.job_id or asked, state.state, state.status]
+    lines = ["  ".join(_one_line(text, _MAX_REASON) for text in job if text)]
+    if state.executions:
+        lines += _rows(state.executions)
+    for execution in state.executions:
+        lines += _stderr_tail(execution)
+    return "\n".join(lines) + "\n"
+
+
+def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
+    """Return headings and a row for each execution, in columns that fit their content."""
+    table = [["NODE", "SHARD", "STATE", "EXIT", "RESULT", "STATUS"]]
+    table += [_cells(execution) for execution in executions]
+    if not any(execution.shard_index for execution in executions):
+        for row in table:
+            del row[1]  # SHARD
+    widths = [max(map(len, column)) for column in zip(*table)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+
+
+def _cells(execution: ExecutionState) -> list[str]:
+    """Return the cells of an execution's row."""
+    output = execution.run_output or RunCommandResult()
+    cells = [
+        execution.node_id,
+        str(execution.shard_index),
+        execution.state,
+        _exit_code(execution),
+        _location(execution.published_results or StorageSpec()),
+        execution.status or output.runner_error,
+    ]
+    return [_one_line(cell) for cell in cells]
+
+
+def _exit_code(execution: ExecutionState) -> str:
+    """Return the program's exit code, or "" if it has none yet: while it runs, servers say 0."""
+    output = execution.run_output
+    if output is None or (output.exit_code == 0 and execution.state != "Completed"):
+        return ""
+    return str(output.exit_code)
+
+
+def _location(results: StorageSpec) -> str:
+    """Say where the results are, or at least of what kind they are."""
+    if results.cid:
+        return f"ipfs://{results.cid}"
+    if results.s3 and results.s3.bucket:
+        return f"s3://{results.s3.bucket}/{results.s3.key}"
+    return results.url or results.storage_source
+
+
+def _stderr_tail(execution: ExecutionState) -> list[str]:
+    """Return the end of a failed program's standard error: people look for the reason there."""
+    has_failed = execution._program_failed or execution.state in ("Failed", "Error")
+    output = execution.run_output or RunCommandResult()
+    text = output.stderr.rstrip()
+    if not has_failed or not text:
+        return []
+    heading = f"{_one_line(execution.node_id)}, standard error:"
+    return [heading, *(f"  {_one_line(line)}" for line in text.split("\n")[-5:])]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -2032,61 +2015,66 @@ def main(argv: list[str] | None = None) -> int:
     """
     options = _options(argv)
     try:
-        _check(options)
         response = _fetch(options)
+        went_well = response.state.succeeded or _runs_on(response.state)
+        code = 3 if options.wait and not went_well else 0
     except WaitTimeout as error:
         _say(error.message)
         if error.response is None:
             return 1
-        return _show(error.response, options, 124)
+        response = error.response
+        code = 124
     except SDKError as error:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
         _say(str(error))
         return 2
-    went_well = response.state.succeeded or _runs_on(response.state)
-    return _show(response, options, 3 if options.wait and not went_well else 0)
+    return _print(_text(response, options)) or code
 
 
-def _flush(stream: Any) -> None:
-    """Flush a stream. If that fails, discard what is in it, or Python would fail at exit, too."""
-    if stream is None or stream.closed:
-        return
-    try:
-        stream.flush()
-    except OSError:  # do as the "Note on SIGPIPE" in the signal module's documentation
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+# What concerns the process, and so is not done by `main`, which a host may call.
 
 
 def _buffer_output() -> None:
-    """Replace the standard output of Python's -u: it drops what a full disk has no room for."""
+    """Give standard output the buffer that Python's -u takes from it.
+
+    Without one, Python drops what a full disk has no room for, and raises nothing.
+    """
     raw = getattr(sys.stdout, "buffer", None)
     if isinstance(raw, io.RawIOBase):
         buffered: Any = io.BufferedWriter(raw)
         sys.stdout = io.TextIOWrapper(buffered, sys.stdout.encoding, sys.stdout.errors)
 
 
+def _flush(stream: Any) -> None:
+    """Flush a stream. If that fails, let what is left go to the null device.
+
+    Python flushes once more when it ends, and would complain and exit with 120. This is what the
+    "Note on SIGPIPE" in the signal module's documentation does.
+    """
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _run_as_program() -> int:
     """Run the command as its own process. An installed console script calls this, too."""
+    import signal
+
     _buffer_output()
     try:
         return main()
     except KeyboardInterrupt:
-        return _end_by_sigint()  # which returns on Windows alone
+        if sys.platform != "win32":  # end by the signal, so that a shell's loop around it ends, too
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 130  # on Windows, where os.kill would end it with another exit code
     finally:
         _flush(sys.stdout)
         _flush(sys.stderr)
-
-
-def _end_by_sigint() -> int:
-    """End the process by its signal, so that a shell's loop around it ends, too."""
-    import signal
-
-    if sys.platform != "win32":
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    return 130  # on Windows, where os.kill would end it with another exit code
 
 
 if __name__ == "__main__":
