@@ -1755,7 +1755,7 @@ def _has_ended(state: JobState) -> bool:
 
 # ----------------------------------------------------------------------------------- the command
 # `main` reads the options, asks (`_fetch`) and prints the answer in the form that was chosen
-# (`_text`). Only the answer goes to standard output; all else is a line on standard error.
+# (`_format`). Only the answer goes to standard output; all else is a line on standard error.
 
 
 def _write(text: str, stream: Any) -> None:
@@ -1788,6 +1788,60 @@ def _print(text: str) -> int:
         problem = str(error)
     _say(f"cannot write to standard output: {problem}")
     return 1
+
+
+_DEMO_JOB = "9304c616-291f-41ad-b862-54e133c0149e"
+_DEMO_ANSWER = """{"state": {"Nodes": {
+    "QmSyJ8VUd4YSPwZFJSJsHmmmmg7sd4BAc2yHY73nisJo86": {"Shards": {"0": {
+        "State": "Cancelled", "VerificationResult": {}, "PublishedResults": {}}}},
+    "QmYgxZiySj3MRkwLSL4X2MF5F9f2PMhAE3LV49XkfNL1o3": {"Shards": {"0": {
+        "State": "Cancelled", "VerificationResult": {}, "PublishedResults": {}}}},
+    "QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL": {"Shards": {"0": {
+        "State": "Completed", "Status": "Got results proposal of length: 0",
+        "VerificationResult": {"Complete": true, "Result": true},
+        "PublishedResults": {"StorageSource": "IPFS",
+            "Name": "job-9304c616-291f-41ad-b862-54e133c0149e-shard-0-host-\
+QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL",
+            "CID": "QmTVmC7JBD2ES2qGPqBNVWnX1KeEPNrPGb7rJ8cpFgtefe"},
+        "RunOutput": {"stdout": "Thu Nov 17 13:32:55 UTC 2022\\n"}}}}}}}"""
+
+
+@contextlib.contextmanager
+def _demo_server() -> Iterator[str]:
+    """Run a server on a free loopback port that answers as v0.3.17 would; yield its URL."""
+    import http.server
+    import socketserver
+    import threading
+
+    class Demo(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            size = int(self.headers["Content-Length"])
+            job_id = json.loads(self.rfile.read(size))["job_id"]
+            if job_id == _DEMO_JOB:
+                self.answer(200, _DEMO_ANSWER)
+            else:
+                self.answer(500, f"Job not found. ID: {job_id}")
+
+        def do_GET(self) -> None:
+            self.answer(404, "v0.3.17 had no such route")
+
+        def answer(self, status: int, text: str) -> None:
+            self.send_response_only(status)  # unlike send_response, it logs nothing
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+    try:
+        # http.server.HTTPServer would look up the host's name, which can take seconds.
+        server = socketserver.TCPServer(("127.0.0.1", 0), Demo)
+    except OSError as error:
+        raise TransportError(f"the demo gets no port to listen on: {error}") from error
+    with server:
+        serve = functools.partial(server.serve_forever, poll_interval=0.01)  # shut down at once
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
 
 
 _HELP = """\
@@ -1846,59 +1900,6 @@ def _options(argv: list[str] | None) -> Any:
     return options
 
 
-_DEMO_JOB = "9304c616-291f-41ad-b862-54e133c0149e"
-_DEMO_ANSWER = """{"state": {"Nodes": {
-    "QmSyJ8VUd4YSPwZFJSJsHmmmmg7sd4BAc2yHY73nisJo86": {"Shards": {"0": {
-        "State": "Cancelled", "VerificationResult": {}, "PublishedResults": {}}}},
-    "QmYgxZiySj3MRkwLSL4X2MF5F9f2PMhAE3LV49XkfNL1o3": {"Shards": {"0": {
-        "State": "Cancelled", "VerificationResult": {}, "PublishedResults": {}}}},
-    "QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL": {"Shards": {"0": {
-        "State": "Completed", "Status": "Got results proposal of length: 0",
-        "VerificationResult": {"Complete": true, "Result": true},
-        "PublishedResults": {"StorageSource": "IPFS",
-            "Name": "job-9304c616-291f-41ad-b862-54e133c0149e-shard-0-host-\
-QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL",
-            "CID": "QmTVmC7JBD2ES2qGPqBNVWnX1KeEPNrPGb7rJ8cpFgtefe"},
-        "RunOutput": {"stdout": "Thu Nov 17 13:32:55 UTC 2022\\n"}}}}}}}"""
-
-
-@contextlib.contextmanager
-def _demo_server() -> Iterator[str]:
-    """Run a server on a free loopback port that answers as v0.3.17 would; yield its URL."""
-    import http.server
-    import socketserver
-    import threading
-
-    class Demo(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            size = int(self.headers["Content-Length"])
-            job_id = json.loads(self.rfile.read(size))["job_id"]
-            if job_id == _DEMO_JOB:
-                self.answer(200, _DEMO_ANSWER)
-            else:
-                self.answer(500, f"Job not found. ID: {job_id}")
-
-        def do_GET(self) -> None:
-            self.answer(404, "v0.3.17 had no such route")
-
-        def answer(self, status: int, text: str) -> None:
-            self.send_response_only(status)  # unlike send_response, it logs nothing
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-    try:
-        # http.server.HTTPServer would look up the host's name, which can take seconds.
-        server = socketserver.TCPServer(("127.0.0.1", 0), Demo)
-    except OSError as error:
-        raise TransportError(f"the demo gets no port to listen on: {error}") from error
-    with server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-
-
 def _fetch(options: Any) -> StateResponse:
     """Ask the demo's server or the one that is named: once or, with --wait, until the job ends."""
     # `_Call` checks these, too, but its errors name the arguments of `get`.
@@ -1909,7 +1910,6 @@ def _fetch(options: Any) -> StateResponse:
         limit = _usable_seconds("--wait-timeout", options.wait_timeout)
     if options.server is not None:
         _usable_url("--server", options.server)
-    server: contextlib.AbstractContextManager[str | None]
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
         # Unlike a server that is named in code, one that is named here gets the environment's
@@ -1920,7 +1920,7 @@ def _fetch(options: Any) -> StateResponse:
         return _ask(call, timeout)
 
 
-def _text(response: StateResponse, options: Any) -> str:
+def _format(response: StateResponse, options: Any) -> str:
     """Return what to print: a JSON document, what the program printed, or the table."""
     if options.json:
         answer = {"state": response.state, "server_version": response.server_version}
@@ -1966,25 +1966,25 @@ def _rows(executions: tuple[ExecutionState, ...]) -> list[str]:
 
 
 def _cells(execution: ExecutionState) -> list[str]:
-    """Return the cells of an execution's row."""
+    """Return the cells of an execution's row, in the order of the headings."""
     output = execution.run_output or RunCommandResult()
     cells = [
         execution.node_id,
         str(execution.shard_index),
         execution.state,
-        _exit_code(execution),
+        _exit_cell(execution),
         _location(execution.published_results or StorageSpec()),
         execution.status or output.runner_error,
     ]
     return [_one_line(cell) for cell in cells]
 
 
-def _exit_code(execution: ExecutionState) -> str:
+def _exit_cell(execution: ExecutionState) -> str:
     """Return the program's exit code, or "" if it has none yet: while it runs, servers say 0."""
     output = execution.run_output
-    if output is None or (output.exit_code == 0 and execution.state != "Completed"):
-        return ""
-    return str(output.exit_code)
+    if output and (output.exit_code != 0 or execution.state == "Completed"):
+        return str(output.exit_code)
+    return ""
 
 
 def _location(results: StorageSpec) -> str:
@@ -2004,7 +2004,8 @@ def _stderr_tail(execution: ExecutionState) -> list[str]:
     if not has_failed or not text:
         return []
     heading = f"{_one_line(execution.node_id)}, standard error:"
-    return [heading, *(f"  {_one_line(line)}" for line in text.split("\n")[-5:])]
+    tail = [f"  {_one_line(line)}" for line in text.split("\n")[-5:]]
+    return [heading, *tail]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -2030,7 +2031,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         _say(str(error))
         return 2
-    return _print(_text(response, options)) or code
+    return _print(_format(response, options)) or code
 
 
 # What concerns the process, and so is not done by `main`, which a host may call.
@@ -2053,9 +2054,10 @@ def _flush(stream: Any) -> None:
     Python flushes once more when it ends, and would complain and exit with 120. This is what the
     "Note on SIGPIPE" in the signal module's documentation does.
     """
+    if stream is None:
+        return
     try:
-        if stream is not None:
-            stream.flush()
+        stream.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
