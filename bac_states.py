@@ -83,7 +83,7 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# The numbers are of unknown releases: 7 means Completed up to v1.5.1, and 9 since v1.5.2.
+# A number stays one if the release is unknown: 7 is Completed up to v1.5.1, and 9 since v1.5.2.
 _MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
@@ -1836,7 +1836,8 @@ def _demo_server() -> Iterator[str]:
     except OSError as error:
         raise TransportError(f"the demo gets no port to listen on: {error}") from error
     with server:
-        serve = functools.partial(server.serve_forever, poll_interval=0.01)  # shut down at once
+        # By default it looks only every half second whether it is to shut down.
+        serve = functools.partial(server.serve_forever, poll_interval=0.01)
         threading.Thread(target=serve, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
