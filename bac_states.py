@@ -1806,12 +1806,9 @@ QmdZQ7ZbhnvWY1J12XYKGHApJ6aufKyLNSvf8jZBrBaAVL",
         "RunOutput": {"stdout": "Thu Nov 17 13:32:55 UTC 2022\\n"}}}}}}}"""
 
 
-@contextlib.contextmanager
-def _demo_server() -> Iterator[str]:
-    """Run a server on a free loopback port that answers as v0.3.17 would; yield its URL."""
+def _demo_handler() -> Any:
+    """Make the class that answers a request as v0.3.17 would."""
     import http.server
-    import socketserver
-    import threading
 
     class Demo(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -1830,15 +1827,23 @@ def _demo_server() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(text.encode())
 
+    return Demo
+
+
+@contextlib.contextmanager
+def _demo_server() -> Iterator[str]:
+    """Run the demo's server on a free loopback port, and yield its URL."""
+    import socketserver
+    import threading
+
     try:
         # http.server.HTTPServer would look up the host's name, which can take seconds.
-        server = socketserver.TCPServer(("127.0.0.1", 0), Demo)
+        server = socketserver.TCPServer(("127.0.0.1", 0), _demo_handler())
     except OSError as error:
         raise TransportError(f"the demo gets no port to listen on: {error}") from error
     with server:
-        # By default it looks only every half second whether it is to shut down.
-        serve = functools.partial(server.serve_forever, poll_interval=0.01)
-        threading.Thread(target=serve, daemon=True).start()
+        # It looks every 0.01 s, not every 0.5 s, whether it is to shut down.
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
