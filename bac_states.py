@@ -59,7 +59,6 @@ if TYPE_CHECKING:  # importing typing at run time would make the import of this 
     from typing import Any
 
     _Reader = Callable[[Any], Any]
-    _Member = Any  # (field, JSON types, reader of its value or None)
     _Address = urllib.parse.SplitResult
 else:
     Any = object  # typing.get_type_hints looks it up (on 3.10 and later)
@@ -352,7 +351,6 @@ class _Mismatch(ValueError):
 
     def __init__(self, problem: str, *keys: str | int) -> None:
         super().__init__(problem)
-        self.problem = problem
         self.keys = list(keys)
 
     @property
@@ -362,10 +360,19 @@ class _Mismatch(ValueError):
         return "".join(steps).lstrip(".")
 
     def __str__(self) -> str:
-        return f"{self.problem} at {self.path}" if self.keys else self.problem
+        problem = super().__str__()
+        return f"{problem} at {self.path}" if self.keys else problem
 
 
-def _expected(types: tuple[type, ...], value: object, *keys: str) -> _Mismatch:
+# The JSON types of members that are taken as they are.
+_TEXT = (str,)
+_NUMBER = (int,)
+_FLAG = (bool,)
+_OBJECT = (dict,)
+_TEXT_OR_NUMBER = (int, str)
+
+
+def _wrong_type(types: tuple[type, ...], value: object, *keys: str) -> _Mismatch:
     """Make the error for a value of a wrong type."""
     names = " or ".join(kind.__name__ for kind in types)
     return _Mismatch(f"expected {names}, got {type(value).__name__}", *keys)
@@ -383,118 +390,146 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
         raise
 
 
-def _fields(
-    types: type | tuple[type, ...], *names: str, convert: _Reader | None = None, **renamed: str
-) -> dict[str, _Member]:
-    """Return {folded name of a member: (field, JSON types, convert)} for members read alike.
-
-    "node_id" fills the field node_id from NodeID, nodeId or node_id. job_type="Type" fills the
-    field job_type from Type.
-    """
-    if isinstance(types, type):
-        types = (types,)
-    fields = [(name, name) for name in names] + list(renamed.items())
-    return {_folded(member): (field, types, convert) for field, member in fields}
+_SYNONYMS = {
+    "executionid": "computereference",  # v0.3.17 to v0.3.19
+    "errormsg": "runnererror",  # the newer API, v1.1.1+
+    "checksumsha256": "checksum",  # the newer API
+}
 
 
 def _folded(name: str) -> str:
     """Fold a member's name: Go ignores case, and v0.2.x wrote underscores."""
-    return name.replace("_", "").lower()
+    folded = name.replace("_", "").lower()
+    return _SYNONYMS.get(folded, folded)
+
+
+class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, ...]
+    """The members of an object, by their folded names and, once they were met, other spellings.
+
+    Each is (the field that it fills, its JSON types or, if it has a reader, none). An unknown one
+    is None.
+    """
+
+    def __missing__(self, name: str) -> Any:
+        member = self.get(_folded(name))
+        if len(self) < 500 and len(name) < 100:  # for a server can invent names, and long ones
+            self[name] = member
+        return member
+
+
+def _plain(model: Any) -> dict[str, tuple[type, ...]]:
+    """Return the JSON type of each field of a model whose default is text, a number or a flag."""
+    every = {field.name: (type(field.default),) for field in dataclasses.fields(model)}
+    return {name: types for name, types in every.items() if types in (_TEXT, _NUMBER, _FLAG)}
 
 
 class _ObjectReader:
-    """Turns an object into a model or, without one, into a dict of the fields.
+    """Reads an object into a model, or into a dict of fields.
 
-    A member that is unknown or null is left out. Of several spellings of one, the last counts.
+    A member fills the field of its name: as it is if `plain` has its JSON types, else with what its
+    reader makes of it. One that is unknown or null is left out. Of several spellings of a name, the
+    last counts.
     """
 
-    def __init__(self, model: Callable[..., Any] | None, *members: dict[str, _Member]) -> None:
+    def __init__(
+        self, model: Callable[..., Any], plain: dict[str, tuple[type, ...]], **readers: _Reader
+    ) -> None:
         self._model = model
-        self._by_name = {name: member for each in members for name, member in each.items()}
-        self._by_spelling: dict[str, _Member | None] = {}  # a cache of what `_find` finds
-
-    def _find(self, name: str) -> _Member | None:
-        """Find a member by its name, and cache it."""
-        member = self._by_name.get(_folded(name))
-        # The cache has bounds, for a server can invent names, and long ones.
-        if len(self._by_spelling) < 500 and len(name) < 100:
-            self._by_spelling[name] = member
-        return member
+        self._members = _Members()
+        for field, types in plain.items():
+            self._members[_folded(field)] = (field, types)
+        for field in readers:
+            self._members[_folded(field)] = (field, ())
+        self._readers = readers
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
-        return _folded(name) in self._by_name
+        return self._members[name] is not None
 
     def __call__(self, value: Any) -> Any:
-        value = {} if value is None else value  # as in Go, for an element of an array or map
+        if value is None:
+            value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
-            raise _expected((dict,), value)
+            raise _wrong_type(_OBJECT, value)
+        members = self._members
         found: dict[str, Any] = {}
-        for name, item in reversed(list(value.items())):  # for the last spelling counts
-            try:
-                member = self._by_spelling[name]  # this saves 15 % of decoding
-            except KeyError:
-                member = self._find(name)
+        unread: dict[str, str] = {}  # field: the last spelling of its name
+        for name, item in value.items():
+            member = members[name]
             if member is None or item is None:
                 continue
-            field, types, convert = member
-            if field in found:
-                continue
-            if type(item) not in types:  # isinstance would take true for an integer
-                raise _expected(types, item, name)
-            found[field] = item if convert is None else _read_at(name, convert, item)
-        return self._model(**found) if self._model else found
+            field, types = member
+            if not types:
+                unread[field] = name
+            elif type(item) in types:  # isinstance would take true for an integer
+                found[field] = item
+            else:
+                raise _wrong_type(types, item, name)
+        try:  # only now, for a server can spell a list in many ways, and reading each takes time
+            for field, name in unread.items():
+                found[field] = self._readers[field](value[name])
+        except _Mismatch as error:
+            error.keys.insert(0, name)
+            raise
+        return found if self._model is dict else self._model(**found)
 
 
-def _check_size(items: Collection[Any]) -> None:
-    """Refuse more elements than any real answer has: reading them would take too long."""
-    if len(items) > _MAX_ELEMENTS:
+def _check_items(kind: type[Collection[Any]], items: Any) -> None:
+    """Refuse what is no array or map, and more elements than any real answer has."""
+    if type(items) is not kind:
+        raise _wrong_type((kind,), items)
+    if len(items) > _MAX_ELEMENTS:  # reading them would take too long
         raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
 
 
-def _read_array(read: _Reader, items: list[Any]) -> tuple[Any, ...]:
+def _read_array(read: _Reader, items: Any) -> tuple[Any, ...]:
     """Read an array, each element with `read`."""
-    _check_size(items)
+    _check_items(list, items)
     return tuple(_read_at(index, read, item) for index, item in enumerate(items))
 
 
-def _read_map(read: _Reader, items: dict[str, Any]) -> dict[str, Any]:
+def _read_map(read: _Reader, items: Any) -> dict[str, Any]:
     """Read an object whose keys are data, each value with `read`."""
-    _check_size(items)
+    _check_items(dict, items)
     return {key: _read_at(key, read, item) for key, item in items.items()}
 
 
-def _to_text(text: Any) -> str:
-    """Read a value of a map of text. As in Go, null is "" there."""
-    if text is not None and type(text) is not str:
-        raise _expected((str,), text)
-    return text or ""
+def _read_text(text: Any) -> str:
+    """Read text. As in Go, null is "" in a map of text."""
+    if text is None:
+        return ""
+    if type(text) is not str:
+        raise _wrong_type(_TEXT, text)
+    return text
 
 
-def _to_time(text: str) -> str:
-    return "" if text == "0001-01-01T00:00:00Z" else text  # Go's zero time
+def _read_time(text: Any) -> str:
+    return "" if text == "0001-01-01T00:00:00Z" else _read_text(text)  # Go's zero time
 
 
 _EPOCH = datetime.datetime(1970, 1, 1)
-_SECOND = datetime.timedelta(seconds=1)
 
 
-def _to_utc(nanoseconds: int) -> str:
-    """Write nanoseconds since 1970 as RFC 3339 text, without final zeros, as Go does."""
-    if nanoseconds <= 0:  # Go's zero time is far below 0
+def _read_nanoseconds(value: Any) -> str:
+    """Read a time in nanoseconds since 1970 as RFC 3339 text, without final zeros, as Go does."""
+    if type(value) is not int:
+        raise _wrong_type(_NUMBER, value)
+    if value <= 0:  # Go's zero time is far below 0
         return ""
-    seconds, fraction = divmod(nanoseconds, 10**9)
+    seconds, fraction = divmod(value, 10**9)
     try:
-        moment = _EPOCH + seconds * _SECOND
+        moment = _EPOCH + datetime.timedelta(seconds=seconds)
     except OverflowError:
         raise _Mismatch("a time after the year 9999") from None
-    if fraction == 0:
-        return f"{moment.isoformat()}Z"
-    return f"{moment.isoformat()}.{fraction:09}".rstrip("0") + "Z"
+    text = moment.isoformat()
+    if fraction:
+        text += f".{fraction:09}".rstrip("0")
+    return text + "Z"
 
 
-def _to_status(text: str) -> str:
+def _read_status(status: Any) -> str:
     """Drop the ". " that v1.0.4 to v1.4.0 write between two messages even if one is empty."""
+    text = _read_text(status)
     if text.startswith(". "):
         return text[2:]
     if text.endswith(". "):
@@ -512,7 +547,13 @@ def _to_word(state: int | str, words: Mapping[int, str]) -> str:
     return state if isinstance(state, str) else words.get(state, str(state))
 
 
-_to_desired_state = functools.partial(_to_word, words=_numbered("Pending|Running|Stopped"))
+_DESIRED_WORDS = _numbered("Pending|Running|Stopped")
+
+
+def _read_desired_state(state: Any) -> str:
+    if type(state) not in _TEXT_OR_NUMBER:
+        raise _wrong_type(_TEXT_OR_NUMBER, state)
+    return _to_word(state, _DESIRED_WORDS)
 
 
 # The operation's own document. It uses our models' names in several spellings. Samples:
@@ -523,113 +564,81 @@ _to_desired_state = functools.partial(_to_word, words=_numbered("Pending|Running
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _ObjectReader(VerificationResult, _fields(bool, "complete", "result"))
-_read_s3 = _ObjectReader(
-    S3StorageSpec,
-    _fields(str, "bucket", "key", "checksum", "version_id", "endpoint", "region"),
-    _fields(str, checksum="ChecksumSHA256"),  # the newer API's name
-)
+_read_verification = _ObjectReader(VerificationResult, _plain(VerificationResult))
+_read_s3 = _ObjectReader(S3StorageSpec, _plain(S3StorageSpec))
 _read_storage = _ObjectReader(
     StorageSpec,
-    _fields(str, "storage_source", "name", "cid", "url", "path", "source_path", "repo"),
-    _fields(bool, "read_write"),
-    _fields(dict, "s3", convert=_read_s3),
-    _fields(dict, "metadata", convert=functools.partial(_read_map, _to_text)),
+    _plain(StorageSpec),
+    s3=_read_s3,
+    metadata=functools.partial(_read_map, _read_text),
 )
-_read_output = _ObjectReader(
-    RunCommandResult,
-    _fields(str, "stdout", "stderr", "runner_error"),
-    _fields(bool, "stdout_truncated", "stderr_truncated"),
-    _fields(int, "exit_code"),
-    _fields(str, runner_error="ErrorMsg"),  # the newer API's name, v1.1.1+
-)
-_EXECUTION = (  # all but its state
-    _fields(str, "node_id", "job_id", "compute_reference", "verification_proposal"),
-    _fields(int, "shard_index", "version"),
-    _fields(bool, "accepted_ask_for_bid"),
-    _fields(str, "status", convert=_to_status),
-    _fields((int, str), "desired_state", convert=_to_desired_state),
-    _fields(dict, "verification_result", convert=_read_verification),
-    _fields(dict, "published_results", convert=_read_storage),
-    _fields(dict, "run_output", convert=_read_output),
-    _fields(str, "create_time", "update_time", convert=_to_time),
-)
-_read_execution = _ObjectReader(ExecutionState, *_EXECUTION, _fields(str, "state"))
+_read_output = _ObjectReader(RunCommandResult, _plain(RunCommandResult))
+_EXECUTION_READERS: dict[str, _Reader] = {
+    "status": _read_status,
+    "desired_state": _read_desired_state,
+    "verification_result": _read_verification,
+    "published_results": _read_storage,
+    "run_output": _read_output,
+    "create_time": _read_time,
+    "update_time": _read_time,
+}
+_read_execution = _ObjectReader(ExecutionState, _plain(ExecutionState), **_EXECUTION_READERS)
 _read_executions = functools.partial(_read_array, _read_execution)
-_read_shard_with_executions = _ObjectReader(
-    None, _fields(list, "executions", convert=_read_executions)
-)
+_read_shard_with_executions = _ObjectReader(dict, {}, executions=_read_executions)
 
 
-def _read_shards_with_executions(shards: dict[str, Any]) -> tuple[ExecutionState, ...]:
+def _read_shards_with_executions(shards: Any) -> tuple[ExecutionState, ...]:
     """Read the executions of every shard (v0.3.20 to v0.3.23)."""
-    _check_size(shards)
+    _check_items(dict, shards)
     executions: list[ExecutionState] = []
     for key, shard in shards.items():
-        found = _read_at(key, _read_shard_with_executions, shard)
-        executions += found.get("executions", ())
-        _check_size(executions)
+        executions += _read_at(key, _read_shard_with_executions, shard).get("executions", ())
+        _check_items(list, executions)
     return tuple(executions)
 
+
+# A shard stays a dict at first, for what the number of its state means depends on the other shards.
+_read_shard = _ObjectReader(
+    dict, {**_plain(ExecutionState), "state": _TEXT_OR_NUMBER}, **_EXECUTION_READERS
+)
+
+
+def _read_shards(shards: Any) -> dict[int, dict[str, Any]]:
+    """Read the shards of a node by their index."""
+    by_key = _read_map(_read_shard, shards)
+    for key in by_key:
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", key):
+            raise _Mismatch(f"expected the index of a shard as the key, got '{key}'")
+    return {int(key): shard for key, shard in by_key.items()}
+
+
+_read_node = _ObjectReader(dict, {}, shards=_read_shards)
 
 # Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean.
 _SHARD_WORDS_TO_V0_2_5 = _numbered("|Bidding|Cancelled|Waiting|Running|Error|Verifying|Completed")
 _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Completed")
 
 
-def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
-    """Return the words for the numbers in an answer's shards.
+def _read_nodes(nodes: Any) -> tuple[ExecutionState, ...]:
+    """Read the execution of each shard of every node (up to v0.3.19).
 
-    Servers up to v0.2.5 write an index of 0, v0.2.6 began to leave it out. Nearly every job has a
-    shard 0, so whether this index is there tells the release.
+    The keys of its node and shard stand in for what a shard leaves out.
     """
-    writes_index_0 = any(shard.get("shard_index") == 0 for shard in shards)
-    return _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
-
-
-# A shard stays a dict at first, for what the number of its state means depends on the other shards.
-_read_shard = _ObjectReader(
-    None,
-    *_EXECUTION,
-    _fields((int, str), "state"),
-    _fields(str, compute_reference="ExecutionId"),  # v0.3.17 to v0.3.19
-)
-
-
-def _read_shards(shards: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Read the shards of a node by their index."""
-    for key in shards:
-        if not re.fullmatch("0|[1-9][0-9]{0,8}", key):
-            raise _Mismatch(f"expected the index of a shard as the key, got '{key}'")
-    return {int(key): shard for key, shard in _read_map(_read_shard, shards).items()}
-
-
-_read_node = _ObjectReader(None, _fields(dict, "shards", convert=_read_shards))
-
-
-def _from_shard(
-    node_id: str, index: int, shard: dict[str, Any], words: Mapping[int, str]
-) -> ExecutionState:
-    """Make an execution. The keys of its node and shard stand in for what the shard leaves out."""
-    filled = {
-        **shard,
-        "node_id": shard.get("node_id") or node_id,
-        "shard_index": shard.get("shard_index") or index,
-        "state": _to_word(shard.get("state", ""), words),
-    }
-    return ExecutionState(**filled)
-
-
-def _read_nodes(nodes: dict[str, Any]) -> tuple[ExecutionState, ...]:
-    """Read the execution of each shard of every node (up to v0.3.19)."""
-    _check_size(nodes)
-    shards: list[tuple[str, int, dict[str, Any]]] = []
+    _check_items(dict, nodes)
+    shards: list[tuple[int, dict[str, Any]]] = []
     for node_id, node in nodes.items():
-        by_index = _read_at(node_id, _read_node, node).get("shards", {})
-        shards += [(node_id, index, shard) for index, shard in by_index.items()]
-        _check_size(shards)
-    words = _shard_words(shard for _, _, shard in shards)
-    return tuple(_from_shard(node_id, index, shard, words) for node_id, index, shard in shards)
+        for index, shard in _read_at(node_id, _read_node, node).get("shards", {}).items():
+            shard["node_id"] = shard.get("node_id") or node_id
+            shards.append((index, shard))
+        _check_items(list, shards)
+    # Servers up to v0.2.5 write an index of 0, v0.2.6 began to leave it out. Nearly every job has a
+    # shard 0, so whether this index is there tells the release.
+    writes_index_0 = any(shard.get("shard_index") == 0 for _, shard in shards)
+    words = _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
+    for index, shard in shards:
+        shard["shard_index"] = shard.get("shard_index") or index
+        shard["state"] = _to_word(shard.get("state", ""), words)
+    return tuple(ExecutionState(**shard) for _, shard in shards)
 
 
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
@@ -652,28 +661,39 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
 
 
 _read_state_members = _ObjectReader(
-    None,
-    _fields(str, "job_id", "state", "status"),
-    _fields(int, "version"),
-    _fields(dict, "nodes", convert=_read_nodes),  # up to v0.3.19
-    _fields(dict, executions="Shards", convert=_read_shards_with_executions),  # v0.3.20 to v0.3.23
-    _fields(list, "executions", convert=_read_executions),
-    _fields(str, "create_time", "update_time", "timeout_at", convert=_to_time),
+    dict,
+    {"job_id": _TEXT, "state": _TEXT, "status": _TEXT, "version": _NUMBER},
+    nodes=_read_nodes,  # up to v0.3.19
+    shards=_read_shards_with_executions,  # v0.3.20 to v0.3.23
+    executions=_read_executions,
+    create_time=_read_time,
+    update_time=_read_time,
+    timeout_at=_read_time,
 )
 
 
-def _read_state(value: dict[str, Any]) -> JobState:
+def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
-    if value and not any(map(_read_state_members.knows, value)):
-        raise _Mismatch("nothing in it belongs to a job's state")  # as in a Job's State alone
     state = _read_state_members(value)
-    if not state:  # {} or {"nodes": null}: no node has the job yet
-        return JobState(state="New")
-    if "nodes" in state:  # servers that list nodes send no state of the job
-        executions = state.pop("nodes")
-        state["executions"] = executions
-        state["state"] = state.get("state") or _job_state(executions)
-    return JobState(**state)
+    if not state:
+        if value and not any(map(_read_state_members.knows, value)):
+            raise _Mismatch("nothing in it belongs to a job's state")  # as in a Job's State alone
+        return JobState(state="New")  # {} or {"nodes": null}: no node has the job yet
+    word = state.get("state", "")
+    executions = state.get("executions") or state.get("shards") or ()
+    if "nodes" in state:
+        executions = state["nodes"]
+        word = word or _job_state(executions)
+    return JobState(
+        job_id=state.get("job_id", ""),
+        state=word,
+        status=state.get("status", ""),
+        executions=executions,
+        version=state.get("version", 0),
+        create_time=state.get("create_time", ""),
+        update_time=state.get("update_time", ""),
+        timeout_at=state.get("timeout_at", ""),
+    )
 
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
@@ -684,10 +704,10 @@ def _read_state(value: dict[str, Any]) -> JobState:
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_type_and_params = _ObjectReader(None, _fields(str, "type"), _fields(dict, "params"))
+_read_type_and_params = _ObjectReader(dict, {"type": _TEXT, "params": _OBJECT})
 
 
-def _read_result(value: dict[str, Any]) -> StorageSpec:
+def _read_result(value: Any) -> StorageSpec:
     """Read where the results are: first their Type, which says how to read the Params."""
     result = _read_type_and_params(value)
     source = result.get("type", "")
@@ -700,33 +720,37 @@ def _read_result(value: dict[str, Any]) -> StorageSpec:
     return dataclasses.replace(storage, storage_source=source)
 
 
-_read_named_state = _ObjectReader(None, _fields(str, "state_type", "message"))
-_read_numbered_state = _ObjectReader(
-    None, _fields((int, str), "state_type"), _fields(str, "message")
-)
+_read_named_state = _ObjectReader(dict, {"state_type": _TEXT, "message": _TEXT})
+_read_numbered_state = _ObjectReader(dict, {"state_type": _TEXT_OR_NUMBER, "message": _TEXT})
 _read_newer_job = _ObjectReader(
-    None,
-    _fields(str, "name"),  # a job may be asked for by its name
-    _fields(str, job_id="ID", job_type="Type"),
-    _fields(dict, "state", convert=_read_named_state),
-    _fields(int, version="Revision"),
-    _fields(int, "create_time", update_time="ModifyTime", convert=_to_utc),
+    dict,
+    {"id": _TEXT, "name": _TEXT, "type": _TEXT, "revision": _NUMBER},
+    state=_read_named_state,
+    create_time=_read_nanoseconds,
+    modify_time=_read_nanoseconds,
 )
 _read_newer_execution = _ObjectReader(
-    None,
-    _fields(str, "node_id", "job_id", compute_reference="ID"),
-    _fields(int, shard_index="PartitionIndex"),  # v1.6.1+
-    _fields(dict, "compute_state", "desired_state", convert=_read_numbered_state),
-    _fields(dict, published_results="PublishedResult", convert=_read_result),
-    _fields(dict, "run_output", convert=_read_output),
-    _fields(int, version="Revision"),
-    _fields(int, "create_time", update_time="ModifyTime", convert=_to_utc),
+    dict,
+    {
+        "id": _TEXT,
+        "node_id": _TEXT,
+        "job_id": _TEXT,
+        "partition_index": _NUMBER,
+        "revision": _NUMBER,
+    },
+    compute_state=_read_numbered_state,
+    desired_state=_read_numbered_state,
+    published_result=_read_result,
+    run_output=_read_output,
+    create_time=_read_nanoseconds,
+    modify_time=_read_nanoseconds,
 )
 _read_newer_executions = functools.partial(_read_array, _read_newer_execution)
 _read_listing = _ObjectReader(
-    None,
-    _fields(list, "items", convert=_read_newer_executions),  # v1.4.0+
-    _fields(list, items="Executions", convert=_read_newer_executions),  # v1.2.2 to v1.3.2
+    dict,
+    {},
+    items=_read_newer_executions,  # v1.4.0+
+    executions=_read_newer_executions,  # v1.2.2 to v1.3.2
 )
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
@@ -755,34 +779,43 @@ def _execution_words(server_version: str) -> Mapping[int, str]:
 
 
 def _from_newer_job(
-    job: dict[str, Any], executions: tuple[dict[str, Any], ...], words: Mapping[int, str]
+    job: dict[str, Any], listing: dict[str, Any], words: Mapping[int, str]
 ) -> JobState:
-    """Make the models from the newer API's job and its executions."""
-    if not job.get("job_id"):
+    """Make the models from the newer API's job and the listing of its executions."""
+    if not job.get("id"):
         raise _Mismatch("it has no state, and no Job with an ID")
     state = job.get("state", {})
     word: str = state.get("state_type", "")
+    executions = listing.get("items") or listing.get("executions") or ()
     return JobState(
-        job_id=job["job_id"],
+        job_id=job["id"],
         state=_JOB_WORDS.get(word, word),
         status=state.get("message", ""),
         executions=tuple(_from_newer_execution(execution, words) for execution in executions),
-        version=job.get("version", 0),
+        version=job.get("revision", 0),
         create_time=job.get("create_time", ""),
-        update_time=job.get("update_time", ""),
-        job_type=job.get("job_type", ""),
+        update_time=job.get("modify_time", ""),
+        job_type=job.get("type", ""),
     )
 
 
 def _from_newer_execution(execution: dict[str, Any], words: Mapping[int, str]) -> ExecutionState:
-    """Make an execution: its two states become words, and their messages its status."""
-    compute = execution.pop("compute_state", {})
-    desired = execution.pop("desired_state", {})
+    """Make an execution. Its status has the messages of both its states."""
+    compute = execution.get("compute_state", {})
+    desired = execution.get("desired_state", {})
     return ExecutionState(
-        **execution,  # the rest, by the model's names
+        node_id=execution.get("node_id", ""),
+        job_id=execution.get("job_id", ""),
+        shard_index=execution.get("partition_index", 0),  # v1.6.1+
+        compute_reference=execution.get("id", ""),
         state=_to_word(compute.get("state_type", ""), words),
         status=_join(compute.get("message", ""), desired.get("message", "")),
-        desired_state=_to_desired_state(desired.get("state_type", "")),
+        desired_state=_to_word(desired.get("state_type", ""), _DESIRED_WORDS),
+        published_results=execution.get("published_result"),
+        run_output=execution.get("run_output"),
+        version=execution.get("revision", 0),
+        create_time=execution.get("create_time", ""),
+        update_time=execution.get("modify_time", ""),
     )
 
 
@@ -794,61 +827,47 @@ def _join(first: str, second: str) -> str:
 
 
 _read_answer = _ObjectReader(
-    None,
-    _fields(dict, "state", convert=_read_state),
-    _fields(dict, "job", convert=_read_newer_job),
-    _fields(dict, "executions", convert=_read_listing),
+    dict, {}, state=_read_state, job=_read_newer_job, executions=_read_listing
 )
 
 
-def _decode(document: object, server_version: str, asked: str = "") -> tuple[StateResponse, bool]:
-    """Decode an answer, and tell whether it lists executions.
+def _lists_executions(document: dict[str, Any]) -> bool:
+    """Tell whether an answer lists executions: a "state" does, a "Job" only since v1.2.2."""
+    told = {_folded(name) for name, item in document.items() if item is not None}
+    return "state" in told or "executions" in told
 
-    A "state" always does, a "Job" only since v1.2.2. If a job was `asked` for, the answer has to be
-    about that one.
-    """
+
+def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
+    """Decode an answer. If a job was `asked` for, the answer has to be about that one."""
     parsed = _parse(document)
     answer = _read_answer(parsed)
-    state = _state_of(answer, server_version)
-    name = answer.get("job", {}).get("name", "")
-    if not _is_about(asked, state.job_id, name):
+    job = answer.get("job", {})
+    state = answer.get("state")
+    if state is None:
+        words = _execution_words(server_version)
+        state = _from_newer_job(job, answer.get("executions", {}), words)
+    # A job may be asked for by the start of its id. Up to v0.3.19 an answer has no id.
+    is_asked = not state.job_id or state.job_id.startswith(asked) or job.get("name") == asked
+    if not is_asked:
         raise _Mismatch(f"it is about the job {state.job_id}")
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
-    lists_executions = "state" in answer or "executions" in answer
-    return StateResponse(state, server_version, raw), lists_executions
-
-
-def _state_of(answer: dict[str, Any], server_version: str) -> JobState:
-    """Return the state in an answer of either kind."""
-    state: JobState | None = answer.get("state")
-    if state is not None:
-        return state
-    executions = answer.get("executions", {}).get("items", ())
-    return _from_newer_job(answer.get("job", {}), executions, _execution_words(server_version))
-
-
-def _is_about(asked: str, job_id: str, name: str) -> bool:
-    """Tell whether a job is the one asked for: by its id, by how that begins, or by its name."""
-    if not asked or not job_id:  # any job will do, or the answer has no id (up to v0.3.19)
-        return True
-    return job_id.startswith(asked) or name == asked
+    return StateResponse(state, server_version, raw)
 
 
 def _parse(document: object) -> Any:
-    """Parse a document. An object is turned into JSON first, so that the same rules hold for it."""
+    """Parse a document: a byte order mark is accepted, NaN and Infinity are not.
+
+    An object is turned into JSON first, so that the same rules hold for it.
+    """
     if isinstance(document, (bytes, bytearray)):
-        return _loads(document.decode("utf-8"))
-    if isinstance(document, str):
-        return _loads(document)
-    return _loads(json.dumps(document, skipkeys=True, default=_refuse_object))
-
-
-def _loads(text: str) -> Any:
-    """Do as json.loads, but accept a byte order mark, and neither NaN nor Infinity."""
+        text = document.decode("utf-8")
+    elif isinstance(document, str):
+        text = document
+    else:
+        text = json.dumps(document, skipkeys=True, default=_refuse_object)
     has_limit = hasattr(sys, "set_int_max_str_digits")  # since 3.7.14, 3.8.14, 3.9.14 and 3.10.7
     parse_int = None if has_limit else _to_short_int
-    text = text.lstrip("\ufeff")
-    return json.loads(text, parse_int=parse_int, parse_constant=_refuse_constant)
+    return json.loads(text.lstrip("\ufeff"), parse_int=parse_int, parse_constant=_refuse_constant)
 
 
 def _to_short_int(digits: str) -> int:
@@ -874,8 +893,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     if not isinstance(server_version, str):
         raise TypeError("server_version has to be text")
     try:
-        response, _ = _decode(document, server_version)
-        return response
+        return _decode(document, server_version)
     except _DECODING_ERRORS as error:
         path = getattr(error, "path", "")
         raise DecodeError(f"not a job's state: {error}", path=path) from error
@@ -1433,8 +1451,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         route = untried.pop(0)
         answer = _ask_on(call, route, deadline)
         if answer.status == 200:
-            response, lists_executions = _decode_answer(call, answer)
-            if not lists_executions:
+            response = _decode_answer(call, answer)
+            if not _lists_executions(response.raw):
                 return _ask_for_executions(call, response, untried, deadline)
             call.prefer(route)
             return response
@@ -1455,7 +1473,7 @@ def _ask_for_executions(
     for route in untried:
         answer = _ask_on(call, route, deadline)
         if answer.status == 200:
-            response, _ = _decode_answer(call, answer)
+            response = _decode_answer(call, answer)
             # Only the newer API tells the type, by which a wait for a service ends.
             state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
             return dataclasses.replace(response, state=state)
@@ -1508,8 +1526,8 @@ def _network_text(error: Exception, timeout: float) -> str:
     return text
 
 
-def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
-    """Decode the body of a 200, and tell whether it lists executions."""
+def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
+    """Decode the body of a 200."""
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
         return _decode(answer.body, version, call.request.job_id)
@@ -1569,12 +1587,8 @@ def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
 
 
-_read_details = _ObjectReader(None, _fields(str, "reason"))
-_read_refusal = _ObjectReader(
-    None,
-    _fields(str, "message", "error"),
-    _fields(dict, "details", convert=_read_details),
-)
+_read_details = _ObjectReader(dict, {"reason": _TEXT})
+_read_refusal = _ObjectReader(dict, {"message": _TEXT, "error": _TEXT}, details=_read_details)
 
 
 def _refusal_text(answer: _Answer) -> str:
