@@ -390,7 +390,7 @@ def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
         raise
 
 
-_SYNONYMS = {
+_SYNONYMS = {  # other names of a field, both folded
     "executionid": "computereference",  # v0.3.17 to v0.3.19
     "errormsg": "runnererror",  # the newer API, v1.1.1+
     "checksumsha256": "checksum",  # the newer API
@@ -403,18 +403,17 @@ def _folded(name: str) -> str:
     return _SYNONYMS.get(folded, folded)
 
 
-class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, ...]
-    """The members of an object, by their folded names and, once they were met, other spellings.
+class _Fields(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, str]
+    """The fields of an object by their folded names and, once they were met, by other spellings.
 
-    Each is (the field that it fills, its JSON types or, if it has a reader, none). An unknown one
-    is None.
+    A name that is unknown has the field "".
     """
 
     def __missing__(self, name: str) -> Any:
-        member = self.get(_folded(name))
+        field = self.get(_folded(name), "")
         if len(self) < 500 and len(name) < 100:  # for a server can invent names, and long ones
-            self[name] = member
-        return member
+            self[name] = field
+        return field
 
 
 def _plain(model: Any) -> dict[str, tuple[type, ...]]:
@@ -426,51 +425,44 @@ def _plain(model: Any) -> dict[str, tuple[type, ...]]:
 class _ObjectReader:
     """Reads an object into a model, or into a dict of fields.
 
-    A member fills the field of its name: as it is if `plain` has its JSON types, else with what its
-    reader makes of it. One that is unknown or null is left out. Of several spellings of a name, the
-    last counts.
+    A member fills the field of its name: with what the field's reader makes of it or, if it has
+    none, as it is; `plain` has the JSON types that it may have then. A member that is unknown or
+    null is left out. Of several spellings of a name, the last counts.
     """
 
     def __init__(
         self, model: Callable[..., Any], plain: dict[str, tuple[type, ...]], **readers: _Reader
     ) -> None:
         self._model = model
-        self._members = _Members()
-        for field, types in plain.items():
-            self._members[_folded(field)] = (field, types)
-        for field in readers:
-            self._members[_folded(field)] = (field, ())
+        self._plain = plain
         self._readers = readers
+        self._fields = _Fields({_folded(field): field for field in (*plain, *readers)})
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
-        return self._members[name] is not None
+        return bool(self._fields[name])
 
     def __call__(self, value: Any) -> Any:
         if value is None:
             value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _wrong_type(_OBJECT, value)
-        members = self._members
+        fields, plain, readers = self._fields, self._plain, self._readers
         found: dict[str, Any] = {}
         unread: dict[str, str] = {}  # field: the last spelling of its name
         for name, item in value.items():
-            member = members[name]
-            if member is None or item is None:
+            field = fields[name]
+            if not field or item is None:
                 continue
-            field, types = member
-            if not types:
+            if field in readers:
                 unread[field] = name
-            elif type(item) in types:  # isinstance would take true for an integer
+            elif type(item) in plain[field]:  # isinstance would take true for an integer
                 found[field] = item
             else:
-                raise _wrong_type(types, item, name)
-        try:  # only now, for a server can spell a list in many ways, and reading each takes time
-            for field, name in unread.items():
-                found[field] = self._readers[field](value[name])
-        except _Mismatch as error:
-            error.keys.insert(0, name)
-            raise
+                raise _wrong_type(plain[field], item, name)
+        # Only now, for a server can spell a list in many ways, and reading each takes time.
+        for field, name in unread.items():
+            found[field] = _read_at(name, readers[field], value[name])
         return found if self._model is dict else self._model(**found)
 
 
@@ -538,7 +530,7 @@ def _read_status(status: Any) -> str:
 
 
 def _numbered(words: str) -> dict[int, str]:
-    """Number words from 0 on. An empty word means unknown."""
+    """Number words from 0 on. An empty word is for the number that means unknown."""
     return dict(enumerate(words.split("|")))
 
 
