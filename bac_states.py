@@ -667,10 +667,10 @@ _read_state_members = _ObjectReader(
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     state = _read_state_members(value)
-    if not state:
-        if value and not any(map(_read_state_members.knows, value)):
-            raise _Mismatch("nothing in it belongs to a job's state")  # as in a Job's State alone
-        return JobState(state="New")  # {} or {"nodes": null}: no node has the job yet
+    if value and not any(map(_read_state_members.knows, value)):
+        raise _Mismatch("nothing in it belongs to a job's state")  # as in a Job's State alone
+    if not state:  # {} or {"nodes": null}: no node has the job yet
+        return JobState(state="New")
     word = state.get("state", "")
     executions = state.get("executions") or state.get("shards") or ()
     if "nodes" in state:
