@@ -838,9 +838,10 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     if state is None:
         words = _execution_words(server_version)
         state = _from_newer_job(job, answer.get("executions", {}), words)
-    # A job may be asked for by the start of its id. Up to v0.3.19 an answer has no id.
-    is_asked = not state.job_id or state.job_id.startswith(asked) or job.get("name") == asked
-    if not is_asked:
+    # A job may be asked for by its id, the start of it or its name. Up to v0.3.19 an answer has no
+    # id, and is taken for the right one.
+    is_asked = state.job_id.startswith(asked) or job.get("name") == asked
+    if state.job_id and not is_asked:
         raise _Mismatch(f"it is about the job {state.job_id}")
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
     return StateResponse(state, server_version, raw)
