@@ -1003,7 +1003,7 @@ def _is_delimited(headers: http.client.HTTPMessage) -> bool:
 def _check_framing(headers: http.client.HTTPMessage) -> None:
     """Refuse what http.client overlooks, and a body that is declared as too large."""
     coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
-    encoding = ", ".join(headers.get_all("Content-Encoding", [])).lower()
+    encoding = ", ".join(headers.get_all("Content-Encoding", [])).strip().lower()
     if coding not in ("", "chunked") or encoding not in ("", "identity"):
         raise _Lasting("the answer has a coding that was not asked for")
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
