@@ -1438,7 +1438,7 @@ class _MissingRoute(SDKError):
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until the server has one, all within `seconds`."""
     deadline = time.monotonic() + seconds
-    missing: list[SDKError] = []
+    missing: list[tuple[_Route, SDKError]] = []
     untried = list(call.routes)
     while untried:
         route = untried.pop(0)
@@ -1452,8 +1452,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         refusal = _refusal(call, route, answer)
         if not isinstance(refusal, _MissingRoute):
             raise refusal
-        missing.append(refusal)
-    raise _no_route(call, missing) from missing[-1]
+        missing.append((route, refusal))
+    raise _no_route(call, missing) from missing[-1][1]
 
 
 def _ask_for_executions(
@@ -1467,7 +1467,8 @@ def _ask_for_executions(
         answer = _ask_on(call, route, deadline)
         if answer.status == 200:
             response = _decode_answer(call, answer)
-            # Only the newer API tells the type, by which a wait for a service ends.
+            # All other routes list them, but only the newer API tells the job's type, by which a
+            # wait for a service ends.
             state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
             return dataclasses.replace(response, state=state)
         refusal = _refusal(call, route, answer)
@@ -1602,15 +1603,15 @@ def _refusal_text(answer: _Answer) -> str:
     return words or answer.text.strip() or answer.reason or "no reason given"
 
 
-def _no_route(call: _Call, missing: list[SDKError]) -> SDKError:
+def _no_route(call: _Call, missing: list[tuple[_Route, SDKError]]) -> SDKError:
     """Make the error that names every route and its status, with the details of the last."""
     hide = call.secrets.hide
     server = _shorten(hide(call.server.address.geturl()), 60)
     told = []
-    for route, refusal in zip(call.routes, missing):
+    for route, refusal in missing:
         path = _shorten(hide(route.path(call.request.job_id)), 90)
         told.append(f"{refusal.status_code} from {server}{path}")
-    last = missing[-1]
+    _, last = missing[-1]
     return SDKError(
         f"the server has no route for a job's state: HTTP {', '.join(told)}",
         status_code=last.status_code,
