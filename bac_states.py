@@ -1683,9 +1683,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
     """Ask until the job has ended. Whatever is new is told to `say`, a line at a time."""
     end = time.monotonic() + limit
     progress = _Progress(call, say)
-    pause = _FIRST_PAUSE
     while time.monotonic() < end:
-        retry_after = 0.0
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
@@ -1695,14 +1693,11 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if is_one_too_many or not error._can_pass:
                 raise
             progress.failed(error)
-            retry_after = min(error.retry_after or 0, _LONGEST_RETRY_AFTER)
         else:
             progress.answered(response)
             if _has_ended(response.state):
                 return response
-        left = max(0, end - time.monotonic())
-        time.sleep(min(max(pause, retry_after), left))
-        pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+        time.sleep(max(0, min(progress.next_pause(), end - time.monotonic())))
     raise progress.timeout(limit) from progress.error
 
 
@@ -1717,6 +1712,7 @@ class _Progress:
         self.response: StateResponse | None = None  # the last one
         self.error: SDKError | None = None  # of the last question, if it has no answer
         self.failures = 0  # in a row
+        self.pause = _FIRST_PAUSE
         self.why = f"no answer came from {self.url}"  # the job is not known to have ended
 
     def failed(self, error: SDKError) -> None:
@@ -1743,6 +1739,13 @@ class _Progress:
         self.error = None
         self.failures = 0
         self.why = f"it is {word}: {state.status}" if state.status else f"it is {word}"
+
+    def next_pause(self) -> float:
+        """Return the seconds to the next question. Each pause is longer than the one before."""
+        pause = self.pause
+        self.pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
+        retry_after = self.error.retry_after if self.error else None
+        return max(pause, min(retry_after or 0, _LONGEST_RETRY_AFTER))
 
     def timeout(self, limit: float) -> WaitTimeout:
         """Make the error for a limit that has passed."""
