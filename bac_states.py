@@ -1415,10 +1415,10 @@ class _Call:
         if url is None or shares_environment:
             credentials = _environment_credentials()
             context = context or _environment_context()
+        authorization = usable_headers.pop("Proxy-Authorization", None)  # for a proxy alone
+        proxy = _find_proxy(address, authorization)
         # A caller may replace Host and the credentials, but none of ours.
         self.headers = {"Host": address.netloc, **credentials, **usable_headers, **_OUR_HEADERS}
-        authorization = self.headers.pop("Proxy-Authorization", None)  # for a proxy alone
-        proxy = _find_proxy(address, authorization)
         self.server = _Server(address, proxy, context)
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets({**self.headers, **proxy_headers})
