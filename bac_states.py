@@ -899,6 +899,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
 _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses that can pass
+# ValueError: a name that IDNA refuses, a bad chunk size. OverflowError: a number too large for C.
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
 
@@ -975,9 +976,12 @@ class _Connection:
 
 
 class _Stream(io.RawIOBase):
-    """What a connection receives. If it is cut short, this raises OSError; http.client may not."""
+    """What a connection receives. An end that cuts an answer short is an OSError.
 
-    may_end = False  # whether the end of the connection is the end of a body, and not a cut
+    http.client would take some of these ends for the end of the headers or of the last chunk.
+    """
+
+    may_end = False  # only a body without a length or chunks ends with the connection
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
