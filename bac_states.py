@@ -52,7 +52,7 @@ from urllib.request import getproxies, proxy_bypass  # the latter is not documen
 
 # From top to bottom: errors, models, decoding, transport, arguments and environment, secrets,
 # asking, `get` and `wait`, the command. A `get` checks its arguments (`_Call`), goes from route to
-# route (`_ask`), puts the question on each (`_ask_on`) and decodes the answer (`_decode`).
+# route (`_ask`), sends the question on each (`_send`) and decodes the answer (`_decode`).
 
 TYPE_CHECKING = False  # type checkers take it for True
 if TYPE_CHECKING:  # importing typing at run time would make the import of this file 5 % slower
@@ -1446,17 +1446,15 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     untried = list(call.routes)
     while untried:
         route = untried.pop(0)
-        answer = _ask_on(call, route, deadline)
-        if answer.status == 200:
-            response = _decode_answer(call, answer)
-            if not _lists_executions(response.raw):
-                return _ask_for_executions(call, response, untried, deadline)
-            call.prefer(route)
-            return response
-        refusal = _refusal(call, route, answer)
-        if not isinstance(refusal, _MissingRoute):
-            raise refusal
-        missing.append((route, refusal))
+        try:
+            response = _ask_on(call, route, deadline)
+        except _MissingRoute as refusal:
+            missing.append((route, refusal))
+            continue
+        if not _lists_executions(response.raw):
+            return _ask_for_executions(call, response, untried, deadline)
+        call.prefer(route)
+        return response
     raise _no_route(call, missing) from missing[-1][1]
 
 
@@ -1468,21 +1466,29 @@ def _ask_for_executions(
     The incomplete answer counts if each of them is missing or refuses for good.
     """
     for route in untried:
-        answer = _ask_on(call, route, deadline)
-        if answer.status == 200:
-            response = _decode_answer(call, answer)
-            # All other routes list them, but only the newer API tells the job's type, by which a
-            # wait for a service ends.
-            state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
-            return dataclasses.replace(response, state=state)
-        refusal = _refusal(call, route, answer)
-        if refusal._can_pass:  # it may hide an execution whose program failed
-            raise refusal
+        try:
+            response = _ask_on(call, route, deadline)
+        except SDKError as error:
+            is_refusal = not isinstance(error, (TransportError, DecodeError))
+            if is_refusal and not error._can_pass:
+                continue
+            raise  # what this route would tell may be that a program failed
+        # Only the newer API tells the job's type, by which a wait for a service ends.
+        state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
+        return dataclasses.replace(response, state=state)
     return incomplete
 
 
-def _ask_on(call: _Call, route: _Route, deadline: float) -> _Answer:
-    """Put the question on a route, and return what the server answers."""
+def _ask_on(call: _Call, route: _Route, deadline: float) -> StateResponse:
+    """Ask on one route."""
+    answer = _send(call, route, deadline)
+    if answer.status == 200:
+        return _decode_answer(call, answer)
+    raise _bad_answer(call, _refusal_kind(route, answer), answer, _refusal_text(answer))
+
+
+def _send(call: _Call, route: _Route, deadline: float) -> _Answer:
+    """Send the question, and return the answer, whatever it says."""
     path = route.path(call.request.job_id)
     asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}
     data = json.dumps(asked).encode() if route.method == "POST" else b""
@@ -1530,7 +1536,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     try:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as caught:
-        error = caught  # and raised below, as in `_ask_on`
+        error = caught  # and raised below, as in `_send`
     why = f"not a job's state: {error}"
     path = call.secrets.hide(getattr(error, "path", ""))
     cause = call.secrets.safe_cause(error, answer.text)  # a JSONDecodeError holds the text
@@ -1554,12 +1560,6 @@ def _bad_answer(
     )
     error._can_pass = answer.status in _TRANSIENT
     return error
-
-
-def _refusal(call: _Call, route: _Route, answer: _Answer) -> SDKError:
-    """Make the error for a status other than 200."""
-    kind = _refusal_kind(route, answer)
-    return _bad_answer(call, kind, answer, _refusal_text(answer))
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
