@@ -2503,6 +2503,7 @@ FRAMED = {
     + LAST_CHUNK,
     "labelled as rubbish": head("Content-Type: rubbish") + BODY,
     "encoded as identity": head("Content-Encoding: identity") + BODY,
+    "encoded as Identity, and a blank": head("Content-Encoding: Identity ") + BODY,
     "after 100 Continue": head(status="100 Continue") + length(len(BODY)) + BODY,
     "HTTP/1.0": head().replace(b"/1.1", b"/1.0") + BODY,
     "no reason phrase": head().replace(b" OK", b"") + BODY,
@@ -2898,6 +2899,14 @@ def test_retry_after_is_honoured_for_five_minutes_at_the_most(serve, clock, head
     clock.pauses.clear()
     assert error_of(WaitTimeout, wait_for, serve(answers[0]), limit=5).response is None
     assert sum(clock.pauses) <= 5
+
+
+def test_retry_after_does_not_shorten_a_pause(serve, clock):
+    wait_for(serve([*[BUSY] * 3, job_is()]))
+    usual = clock.pauses.copy()
+    clock.pauses.clear()
+    wait_for(serve([BUSY, BUSY, reply("", 503, "Retry-After: 1"), job_is()]))
+    assert clock.pauses == usual
 
 
 def test_a_limit_ends_a_wait_with_the_last_answer_its_state_and_its_status(serve, clock):
