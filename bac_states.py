@@ -418,16 +418,19 @@ class _Fields(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dic
 
 def _plain(model: Any) -> dict[str, tuple[type, ...]]:
     """Return the JSON type of each field of a model whose default is text, a number or a flag."""
-    every = {field.name: (type(field.default),) for field in dataclasses.fields(model)}
-    return {name: types for name, types in every.items() if types in (_TEXT, _NUMBER, _FLAG)}
+    return {
+        field.name: (type(field.default),)
+        for field in dataclasses.fields(model)
+        if type(field.default) in (str, int, bool)
+    }
 
 
 class _ObjectReader:
     """Reads an object into a model, or into a dict of fields.
 
-    A member fills the field of its name: with what the field's reader makes of it or, if it has
-    none, as it is; `plain` has the JSON types that it may have then. A member that is unknown or
-    null is left out. Of several spellings of a name, the last counts.
+    A member fills the field of its name. If the field has a reader, it gets what that makes of the
+    value; else the value itself, which has to be of the types that `plain` has for it. A member
+    that is unknown or null is left out. Of several spellings of a name, the last counts.
     """
 
     def __init__(
@@ -466,12 +469,17 @@ class _ObjectReader:
         return found if self._model is dict else self._model(**found)
 
 
+def _check_size(items: Collection[Any]) -> None:
+    """Refuse more elements than any real answer has: reading them would take too long."""
+    if len(items) > _MAX_ELEMENTS:
+        raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
+
+
 def _check_items(kind: type[Collection[Any]], items: Any) -> None:
-    """Refuse what is no array or map, and more elements than any real answer has."""
+    """Refuse what is not an array or map of a usable size."""
     if type(items) is not kind:
         raise _wrong_type((kind,), items)
-    if len(items) > _MAX_ELEMENTS:  # reading them would take too long
-        raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
+    _check_size(items)
 
 
 def _read_array(read: _Reader, items: Any) -> tuple[Any, ...]:
@@ -530,7 +538,7 @@ def _read_status(status: Any) -> str:
 
 
 def _numbered(words: str) -> dict[int, str]:
-    """Number words from 0 on. An empty word is for the number that means unknown."""
+    """Number words from 0 on. A number that means unknown has an empty word."""
     return dict(enumerate(words.split("|")))
 
 
@@ -585,7 +593,7 @@ def _read_shards_with_executions(shards: Any) -> tuple[ExecutionState, ...]:
     executions: list[ExecutionState] = []
     for key, shard in shards.items():
         executions += _read_at(key, _read_shard_with_executions, shard).get("executions", ())
-        _check_items(list, executions)
+        _check_size(executions)
     return tuple(executions)
 
 
@@ -622,7 +630,7 @@ def _read_nodes(nodes: Any) -> tuple[ExecutionState, ...]:
         for index, shard in _read_at(node_id, _read_node, node).get("shards", {}).items():
             shard["node_id"] = shard.get("node_id") or node_id
             shards.append((index, shard))
-        _check_items(list, shards)
+        _check_size(shards)
     # Servers up to v0.2.5 write an index of 0, v0.2.6 began to leave it out. Nearly every job has a
     # shard 0, so whether this index is there tells the release.
     writes_index_0 = any(shard.get("shard_index") == 0 for _, shard in shards)
@@ -640,8 +648,8 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     node's bid, not of the job, and a node whose bid lost may stay Bidding for ever.
     """
     states = {shard.state for shard in shards}
-    at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if at_work:  # Waiting, Running, Verifying, or unknown
+    at_rest = {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if states - at_rest:  # one is Waiting, Running, Verifying, or unknown
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -667,8 +675,9 @@ _read_state_members = _ObjectReader(
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     state = _read_state_members(value)
+    # {"StateType": ...}, for example, is only a part of the newer API's answer.
     if value and not any(map(_read_state_members.knows, value)):
-        raise _Mismatch("nothing in it belongs to a job's state")  # as in a Job's State alone
+        raise _Mismatch("nothing in it belongs to a job's state")
     if not state:  # {} or {"nodes": null}: no node has the job yet
         return JobState(state="New")
     word = state.get("state", "")
@@ -1001,6 +1010,7 @@ class _Stream(io.RawIOBase):
 
 def _is_delimited(headers: http.client.HTTPMessage) -> bool:
     """Tell whether a body has a length or a last chunk. If not, it ends with the connection."""
+    # An empty Transfer-Encoding is none.
     return "Content-Length" in headers or bool(headers.get("Transfer-Encoding"))
 
 
@@ -1363,11 +1373,15 @@ class _Secrets:
             text = text.replace(secret, "***")
         return text
 
-    def safe_cause(self, error: Exception, body: str = "") -> Exception | None:
-        """Return an error, or None if its traceback or the body that it holds tells a secret."""
+    def safe_cause(self, error: Exception, held: str = "") -> Exception | None:
+        """Return an error as the cause of ours, or None if it tells a secret.
+
+        It may do so in its text or in the texts of its own causes, which a traceback shows, or in
+        the text that it holds.
+        """
         import traceback  # only errors need it
 
-        told = "".join(traceback.format_exception(type(error), error, None)) + body
+        told = "".join(traceback.format_exception(type(error), error, None)) + held
         return error if self.hide(told) == told else None
 
 
@@ -1469,10 +1483,10 @@ def _ask_for_executions(
         try:
             response = _ask_on(call, route, deadline)
         except SDKError as error:
-            is_refusal = not isinstance(error, (TransportError, DecodeError))
-            if is_refusal and not error._can_pass:
-                continue
-            raise  # what this route would tell may be that a program failed
+            may_know_more = isinstance(error, (TransportError, DecodeError)) or error._can_pass
+            if may_know_more:  # for example, that a program failed
+                raise
+            continue
         # Only the newer API tells the job's type, by which a wait for a service ends.
         state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
         return dataclasses.replace(response, state=state)
@@ -1572,8 +1586,9 @@ def _bad_answer(
 def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     """Tell what a status other than 200 means."""
     status, text = answer.status, answer.text
+    # It answers on a route that is there, since v1.5.0.
     is_of_job_store = re.search(r'"Component"\s*:\s*"JobStore"', text)
-    if status == 404 and is_of_job_store:  # since v1.5.0
+    if status == 404 and is_of_job_store:
         return JobNotFound
     if status == 500 and re.search("(?i)job not found|no job found", text):  # up to v1.4.0
         return JobNotFound
