@@ -619,6 +619,16 @@ _SHARD_WORDS_TO_V0_2_5 = _numbered("|Bidding|Cancelled|Waiting|Running|Error|Ver
 _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Completed")
 
 
+def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
+    """Return the words for the numbers in an answer's shards.
+
+    Servers up to v0.2.5 write an index of 0, v0.2.6 began to leave it out. Nearly every job has a
+    shard 0, so whether this index is there tells the release.
+    """
+    writes_index_0 = any(shard.get("shard_index") == 0 for shard in shards)
+    return _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
+
+
 def _read_nodes(nodes: Any) -> tuple[ExecutionState, ...]:
     """Read the execution of each shard of every node (up to v0.3.19).
 
@@ -631,11 +641,8 @@ def _read_nodes(nodes: Any) -> tuple[ExecutionState, ...]:
             shard["node_id"] = shard.get("node_id") or node_id
             shards.append((index, shard))
         _check_size(shards)
-    # Servers up to v0.2.5 write an index of 0, v0.2.6 began to leave it out. Nearly every job has a
-    # shard 0, so whether this index is there tells the release.
-    writes_index_0 = any(shard.get("shard_index") == 0 for _, shard in shards)
-    words = _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
-    for index, shard in shards:
+    words = _shard_words(shard for _, shard in shards)
+    for index, shard in shards:  # only now, for `_shard_words` looks for an index that was sent
         shard["shard_index"] = shard.get("shard_index") or index
         shard["state"] = _to_word(shard.get("state", ""), words)
     return tuple(ExecutionState(**shard) for _, shard in shards)
