@@ -1172,11 +1172,19 @@ def _usable_seconds(name: str, seconds: float) -> float:
     return float(min(seconds, 1e9))
 
 
-def _usable_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def _check_context(context: ssl.SSLContext | None) -> None:
+    """Check a caller's TLS context."""
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise TypeError("ssl_context has to be an ssl.SSLContext")
+
+
+def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """Check a caller's headers, and spell their names as ours are, so that both can be merged.
 
     Those that frame the message are left out: they are ours.
     """
+    if headers is None:
+        return {}
     if not isinstance(headers, Mapping):
         raise TypeError("headers has to be a mapping of text to text")
     usable = {}
@@ -1432,14 +1440,13 @@ class _Call:
     ) -> None:
         self.request = _usable_request("job_id", request)
         self.timeout = _usable_seconds("timeout", timeout)
-        usable_headers = {} if headers is None else _usable_headers(headers)
-        if context is not None and not isinstance(context, ssl.SSLContext):
-            raise TypeError("ssl_context has to be an ssl.SSLContext")
+        usable_headers = _usable_headers(headers)
+        _check_context(context)
         address = _environment_server() if url is None else _usable_url("server_url", url)
-        credentials: dict[str, str] = {}
-        if url is None or shares_environment:
-            credentials = _environment_credentials()
-            context = context or _environment_context()
+        uses_environment = url is None or shares_environment
+        credentials = _environment_credentials() if uses_environment else {}
+        if uses_environment and context is None:
+            context = _environment_context()
         authorization = usable_headers.pop("Proxy-Authorization", None)  # for a proxy alone
         proxy = _find_proxy(address, authorization)
         # A caller may replace Host and the credentials, but none of ours.
