@@ -452,6 +452,8 @@ class _ObjectReader:
             raise _wrong_type(_OBJECT, value)
         fields, plain, readers = self._fields, self._plain, self._readers
         found: dict[str, Any] = {}
+        # What has a reader is read below, once the last spellings are known: a server could spell a
+        # list in many ways, and reading each of them would take long.
         unread: dict[str, str] = {}  # field: the last spelling of its name
         for name, item in value.items():
             field = fields[name]
@@ -463,7 +465,6 @@ class _ObjectReader:
                 found[field] = item
             else:
                 raise _wrong_type(plain[field], item, name)
-        # Only now, for a server can spell a list in many ways, and reading each takes time.
         for field, name in unread.items():
             found[field] = _read_at(name, readers[field], value[name])
         return found if self._model is dict else self._model(**found)
@@ -915,7 +916,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 _TOO_LARGE = "the answer is over 16 MiB"
 _CUT_SHORT = "the answer was cut short"
 _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses that can pass
-# ValueError: a name that IDNA refuses, a bad chunk size. OverflowError: a number too large for C.
+# ValueError and OverflowError come from odd sizes of chunks.
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
 
@@ -986,8 +987,8 @@ class _Connection:
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except TypeError as error:  # of the email package, for some values of Content-Type
-            raise _Lasting("its headers cannot be parsed") from error
-        stream.may_end = not _is_delimited(response.headers)
+            raise _Lasting(f"its headers cannot be parsed ({error})") from error
+        stream.may_end = not _is_delimited(response.headers)  # from now on it gives the body
         return response
 
 
@@ -1121,8 +1122,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                # It may stall. Keep half of the time that is left for the next route.
-                connection.deadline = (time.monotonic() + deadline) / 2
+                time_left = deadline - time.monotonic()
+                connection.deadline -= time_left / 2  # it may stall, and another route may follow
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1773,7 +1774,7 @@ class _Progress:
         self.why = f"it is {word}: {state.status}" if state.status else f"it is {word}"
 
     def next_pause(self) -> float:
-        """Return the seconds to the next question. Each pause is longer than the one before."""
+        """Return the seconds to the next question, which grow from one to the next."""
         pause = self.pause
         self.pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
         retry_after = self.error.retry_after if self.error else None
