@@ -986,7 +986,7 @@ class _Connection:
         response = self._opened.enter_context(http.client.HTTPResponse(stream))
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
-        except TypeError as error:  # of the email package, for some values of Content-Type
+        except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
             raise _Lasting(f"its headers cannot be parsed ({error})") from error
         stream.may_end = not _is_delimited(response.headers)  # from now on it gives the body
         return response

@@ -2843,6 +2843,10 @@ ENDING = {
     "too large": (length(16 * MIB + 1), TransportError),
     "larger than it says": (head() + bytes(16 * MIB + 1), TransportError),
     "compressed": (head("Content-Encoding: gzip") + BODY, TransportError),
+    "a label that cannot be parsed": (
+        head("Content-Type: multipart/x; boundary*=undefined''a") + BODY,
+        TransportError,
+    ),
 }
 
 
