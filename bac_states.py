@@ -1497,9 +1497,10 @@ def _ask_for_executions(
     for route in untried:
         try:
             response = _ask_on(call, route, deadline)
-        except SDKError as error:
-            may_know_more = isinstance(error, (TransportError, DecodeError)) or error._can_pass
-            if may_know_more:  # for example, that a program failed
+        except (TransportError, DecodeError):
+            raise  # this route may list them, and among them one whose program failed
+        except SDKError as refusal:
+            if refusal._can_pass:
                 raise
             continue
         # Only the newer API tells the job's type, by which a wait for a service ends.
