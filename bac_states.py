@@ -630,23 +630,29 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
     return _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
 
 
-def _read_nodes(nodes: Any) -> tuple[ExecutionState, ...]:
-    """Read the execution of each shard of every node (up to v0.3.19).
+def _from_shard(
+    node_id: str, index: int, shard: dict[str, Any], words: Mapping[int, str]
+) -> ExecutionState:
+    """Make an execution. The keys of its node and shard stand in for what the shard leaves out."""
+    filled = {
+        **shard,
+        "node_id": shard.get("node_id") or node_id,
+        "shard_index": shard.get("shard_index") or index,
+        "state": _to_word(shard.get("state", ""), words),
+    }
+    return ExecutionState(**filled)
 
-    The keys of its node and shard stand in for what a shard leaves out.
-    """
+
+def _read_nodes(nodes: Any) -> tuple[ExecutionState, ...]:
+    """Read the execution of each shard of every node (up to v0.3.19)."""
     _check_items(dict, nodes)
-    shards: list[tuple[int, dict[str, Any]]] = []
+    shards: list[tuple[str, int, dict[str, Any]]] = []
     for node_id, node in nodes.items():
-        for index, shard in _read_at(node_id, _read_node, node).get("shards", {}).items():
-            shard["node_id"] = shard.get("node_id") or node_id
-            shards.append((index, shard))
+        by_index = _read_at(node_id, _read_node, node).get("shards", {})
+        shards += [(node_id, index, shard) for index, shard in by_index.items()]
         _check_size(shards)
-    words = _shard_words(shard for _, shard in shards)
-    for index, shard in shards:  # only now, for `_shard_words` looks for an index that was sent
-        shard["shard_index"] = shard.get("shard_index") or index
-        shard["state"] = _to_word(shard.get("state", ""), words)
-    return tuple(ExecutionState(**shard) for _, shard in shards)
+    words = _shard_words(shard for _, _, shard in shards)
+    return tuple(_from_shard(node_id, index, shard, words) for node_id, index, shard in shards)
 
 
 def _job_state(shards: tuple[ExecutionState, ...]) -> str:
