@@ -428,9 +428,9 @@ def _plain(model: Any) -> dict[str, tuple[type, ...]]:
 class _ObjectReader:
     """Reads an object into a model, or into a dict of fields.
 
-    A member fills the field of its name. If the field has a reader, it gets what that makes of the
-    value; else the value itself, which has to be of the types that `plain` has for it. A member
-    that is unknown or null is left out. Of several spellings of a name, the last counts.
+    A member fills the field of its name. A field with a reader gets what the reader makes of the
+    value; any other gets the value itself, whose type has to be in `plain[field]`. A member that is
+    unknown or null is left out. Of several spellings of a name, the last counts.
     """
 
     def __init__(
@@ -864,7 +864,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     # A job may be asked for by its id, the start of it or its name. Up to v0.3.19 an answer has no
     # id, and is taken for the right one.
     is_asked = state.job_id.startswith(asked) or job.get("name") == asked
-    if state.job_id and not is_asked:
+    if asked and state.job_id and not is_asked:
         raise _Mismatch(f"it is about the job {state.job_id}")
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
     return StateResponse(state, server_version, raw)
@@ -1668,7 +1668,7 @@ _PAUSE_GROWTH = 1.5
 _LONGEST_PAUSE = 5.0
 _LONGEST_RETRY_AFTER = 300.0
 _NO_LIMIT = float("inf")
-_MOST_FAILURES = 10  # in a row, if there is no limit
+_MOST_FAILURES = 10  # in a row that a wait without a limit survives
 
 
 def get(
@@ -1781,7 +1781,7 @@ class _Progress:
         self.why = f"it is {word}: {state.status}" if state.status else f"it is {word}"
 
     def next_pause(self) -> float:
-        """Return the seconds to the next question, which grow from one to the next."""
+        """Return the seconds to the next question, and make the next pause longer."""
         pause = self.pause
         self.pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
         retry_after = self.error.retry_after if self.error else None
