@@ -367,7 +367,6 @@ class _Mismatch(ValueError):
 # The JSON types of members that are taken as they are.
 _TEXT = (str,)
 _NUMBER = (int,)
-_FLAG = (bool,)
 _OBJECT = (dict,)
 _TEXT_OR_NUMBER = (int, str)
 
@@ -539,7 +538,7 @@ def _read_status(status: Any) -> str:
 
 
 def _numbered(words: str) -> dict[int, str]:
-    """Number words from 0 on. A number that means unknown has an empty word."""
+    """Number words from 0 on. Up to v0.2.7 the word of 0 is empty: unknown."""
     return dict(enumerate(words.split("|")))
 
 
@@ -1615,7 +1614,7 @@ def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
         return _MissingRoute
     if status == 500 and re.search("(?i)job not found|no job found", text):  # up to v1.4.0
         return JobNotFound
-    # So answers a server with users, since v1.7.0, on a route that it does not have.
+    # Since v1.7.0 a server with users answers so on a route that it does not have.
     if status in (403, 500) and route == _REQUESTER and "capability" in text:
         return _MissingRoute
     return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
