@@ -403,9 +403,9 @@ def _folded(name: str) -> str:
 
 
 class _Fields(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, str]
-    """The fields of an object by their folded names and, once they were met, by other spellings.
+    """Maps each spelling of a member's name to its field, or to "" if there is none.
 
-    A name that is unknown has the field "".
+    It starts with the folded names, and remembers others, so that each is folded once.
     """
 
     def __missing__(self, name: str) -> Any:
