@@ -2110,7 +2110,7 @@ def _flush(stream: Any) -> None:
     Python flushes once more when it ends, and would complain and exit with 120. This is what the
     "Note on SIGPIPE" in the signal module's documentation does.
     """
-    if stream is None:
+    if stream is None or stream.closed:
         return
     try:
         stream.flush()
