@@ -2099,7 +2099,7 @@ def _buffer_output() -> None:
     Without one, Python drops what a full disk has no room for, and raises nothing.
     """
     raw = getattr(sys.stdout, "buffer", None)
-    if isinstance(raw, io.RawIOBase):
+    if isinstance(raw, io.RawIOBase) and not raw.closed:
         buffered: Any = io.BufferedWriter(raw)
         sys.stdout = io.TextIOWrapper(buffered, sys.stdout.encoding, sys.stdout.errors)
 
