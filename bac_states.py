@@ -2120,12 +2120,12 @@ def _flush(stream: Any) -> None:
 
 def _run_as_program() -> int:
     """Run the command as its own process. An installed console script calls this, too."""
-    import signal
-
     _buffer_output()
     try:
         return main()
     except KeyboardInterrupt:
+        import signal  # nothing else needs it
+
         if sys.platform != "win32":  # end by the signal, so that a shell's loop around it ends, too
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
