@@ -919,7 +919,6 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 # step but the look-up of a name ends by a deadline, a time on the clock of `time.monotonic`.
 
 _TOO_LARGE = "the answer is over 16 MiB"
-_CUT_SHORT = "the answer was cut short"
 _TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses that can pass
 # ValueError and OverflowError come from odd sizes of chunks.
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
@@ -1017,7 +1016,7 @@ class _Stream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         size = self._connection.timed_socket().recv_into(buffer)
         if size == 0 and not self.may_end:
-            raise OSError(_CUT_SHORT)
+            raise OSError("the answer was cut short")
         return size
 
 
@@ -1553,8 +1552,8 @@ def _network_text(error: Exception, timeout: float) -> str:
         remedy = "pass an ssl_context or, for the command, set BACALHAU_API_TLS_CAFILE"
         why = getattr(error, "verify_message", error)
         return f"its certificate is not trusted (to trust it, {remedy}): {why}"
-    if isinstance(error, http.client.IncompleteRead):
-        return _CUT_SHORT
+    if isinstance(error, http.client.IncompleteRead):  # a cut is not left to http.client
+        return "the answer has a bad chunk size"
     if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
         return f"timed out after {timeout:g} s"
     if not isinstance(error, OSError):
