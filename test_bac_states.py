@@ -2894,6 +2894,16 @@ def test_a_connection_that_the_kernel_gives_up_does_not_end_a_wait(monkeypatch, 
     assert 8 < sum(clock.pauses) <= 9
 
 
+def test_a_failure_that_comes_after_the_limit_is_still_the_reason(monkeypatch, clock):
+    def look_up(*_, **__):
+        clock.skipped += 60
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    wait = functools.partial(bac_states.wait, server_url="http://server.test")
+    assert "no such name" in error_of(WaitTimeout, wait, JOB, limit=9).message
+
+
 HONOURED = {"7": 7, "120": 120, "300": 300, "301": 300, "999999999": 300, "9" * 30: 300}
 
 
