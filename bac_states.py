@@ -1396,8 +1396,8 @@ class _Secrets:
     def safe_cause(self, error: Exception, held: str = "") -> Exception | None:
         """Return an error as the cause of ours, or None if it tells a secret.
 
-        It may do so in its text or in the texts of its own causes, which a traceback shows, or in
-        the text that it holds.
+        Its text may tell one, or those of its own causes, which a traceback shows, or a text that
+        it has `held` on to.
         """
         import traceback  # only errors need it
 
@@ -1514,7 +1514,7 @@ def _ask_for_executions(
 
 
 def _ask_on(call: _Call, route: _Route, deadline: float) -> StateResponse:
-    """Ask on one route."""
+    """Ask on one route. A refusal is raised, as a `_MissingRoute` if the route is missing."""
     answer = _send(call, route, deadline)
     if answer.status == 200:
         return _decode_answer(call, answer)
@@ -1552,7 +1552,7 @@ def _network_text(error: Exception, timeout: float) -> str:
         remedy = "pass an ssl_context or, for the command, set BACALHAU_API_TLS_CAFILE"
         why = getattr(error, "verify_message", error)
         return f"its certificate is not trusted (to trust it, {remedy}): {why}"
-    if isinstance(error, http.client.IncompleteRead):  # a cut is not left to http.client
+    if isinstance(error, http.client.IncompleteRead):  # not for a cut: `_Stream` tells of that
         return "the answer has a bad chunk size"
     if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
         return f"timed out after {timeout:g} s"
