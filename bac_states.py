@@ -364,17 +364,9 @@ class _Mismatch(ValueError):
         return f"{problem} at {self.path}" if self.keys else problem
 
 
-# The JSON types of members that are taken as they are.
-_TEXT = (str,)
-_NUMBER = (int,)
-_OBJECT = (dict,)
-_TEXT_OR_NUMBER = (int, str)
-
-
-def _wrong_type(types: tuple[type, ...], value: object, *keys: str) -> _Mismatch:
+def _wrong_type(expected: str, value: object, *keys: str) -> _Mismatch:
     """Make the error for a value of a wrong type."""
-    names = " or ".join(kind.__name__ for kind in types)
-    return _Mismatch(f"expected {names}, got {type(value).__name__}", *keys)
+    return _Mismatch(f"expected {expected}, got {type(value).__name__}", *keys)
 
 
 # A reader is a function that turns a JSON value into ours, or raises _Mismatch.
@@ -402,70 +394,69 @@ def _folded(name: str) -> str:
     return _SYNONYMS.get(folded, folded)
 
 
-class _Fields(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, str]
-    """Maps each spelling of a member's name to its field, or to "" if there is none.
+class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, ...]
+    """Maps each spelling of a member's name to its field and the field's JSON type.
 
-    It starts with the folded names, and remembers others, so that each is folded once.
+    The type is None if the field has a reader. The field is "" if there is no such member. The map
+    starts with the folded names, and remembers others, so that each is folded once.
     """
 
     def __missing__(self, name: str) -> Any:
-        field = self.get(_folded(name), "")
+        member = self.get(_folded(name), ("", None))
         if len(self) < 500 and len(name) < 100:  # for a server can invent names, and long ones
-            self[name] = field
-        return field
+            self[name] = member
+        return member
 
 
-def _plain(model: Any) -> dict[str, tuple[type, ...]]:
+def _plain(model: Any) -> dict[str, type]:
     """Return the JSON type of each field of a model whose default is text, a number or a flag."""
-    return {
-        field.name: (type(field.default),)
-        for field in dataclasses.fields(model)
-        if type(field.default) in (str, int, bool)
-    }
+    types = {field.name: type(field.default) for field in dataclasses.fields(model)}
+    return {name: kind for name, kind in types.items() if kind in (str, int, bool)}
 
 
 class _ObjectReader:
     """Reads an object into a model, or into a dict of fields.
 
-    A member fills the field of its name. A field with a reader gets what the reader makes of the
-    value; any other gets the value itself, whose type has to be in `plain[field]`. A member that is
-    unknown or null is left out. Of several spellings of a name, the last counts.
+    A member fills the field of its name: with the value itself, if that has the type that `plain`
+    names for it, or with what the field's reader makes of the value. A member that is unknown or
+    null is left out. Of several spellings of a name, the last counts.
     """
 
     def __init__(
-        self, model: Callable[..., Any], plain: dict[str, tuple[type, ...]], **readers: _Reader
+        self, model: Callable[..., Any], plain: dict[str, type], **readers: _Reader
     ) -> None:
         self._model = model
-        self._plain = plain
         self._readers = readers
-        self._fields = _Fields({_folded(field): field for field in (*plain, *readers)})
+        types = {**plain, **dict.fromkeys(readers)}
+        self._members = _Members({_folded(field): (field, types[field]) for field in types})
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
-        return bool(self._fields[name])
+        field, _ = self._members[name]
+        return bool(field)
 
     def __call__(self, value: Any) -> Any:
         if value is None:
             value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
-            raise _wrong_type(_OBJECT, value)
-        fields, plain, readers = self._fields, self._plain, self._readers
+            raise _wrong_type("dict", value)
+        members = self._members
         found: dict[str, Any] = {}
         # What has a reader is read below, once the last spellings are known: a server could spell a
         # list in many ways, and reading each of them would take long.
         unread: dict[str, str] = {}  # field: the last spelling of its name
         for name, item in value.items():
-            field = fields[name]
+            field, kind = members[name]
             if not field or item is None:
                 continue
-            if field in readers:
+            if kind is None:
                 unread[field] = name
-            elif type(item) in plain[field]:  # isinstance would take true for an integer
+            elif type(item) is kind:  # isinstance would take true for an integer
                 found[field] = item
             else:
-                raise _wrong_type(plain[field], item, name)
+                raise _wrong_type(kind.__name__, item, name)
         for field, name in unread.items():
-            found[field] = _read_at(name, readers[field], value[name])
+            found[field] = _read_at(name, self._readers[field], value[name])
         return found if self._model is dict else self._model(**found)
 
 
@@ -478,7 +469,7 @@ def _check_size(items: Collection[Any]) -> None:
 def _check_items(kind: type[Collection[Any]], items: Any) -> None:
     """Refuse what is not an array or map of a usable size."""
     if type(items) is not kind:
-        raise _wrong_type((kind,), items)
+        raise _wrong_type(kind.__name__, items)
     _check_size(items)
 
 
@@ -499,8 +490,14 @@ def _read_text(text: Any) -> str:
     if text is None:
         return ""
     if type(text) is not str:
-        raise _wrong_type(_TEXT, text)
+        raise _wrong_type("str", text)
     return text
+
+
+def _read_text_or_number(value: Any) -> str | int:
+    if type(value) is not str and type(value) is not int:
+        raise _wrong_type("int or str", value)
+    return value
 
 
 def _read_time(text: Any) -> str:
@@ -513,7 +510,7 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 def _read_nanoseconds(value: Any) -> str:
     """Read a time in nanoseconds since 1970 as RFC 3339 text, without final zeros, as Go does."""
     if type(value) is not int:
-        raise _wrong_type(_NUMBER, value)
+        raise _wrong_type("int", value)
     if value <= 0:  # Go's zero time is far below 0
         return ""
     seconds, fraction = divmod(value, 10**9)
@@ -551,9 +548,7 @@ _DESIRED_WORDS = _numbered("Pending|Running|Stopped")
 
 
 def _read_desired_state(state: Any) -> str:
-    if type(state) not in _TEXT_OR_NUMBER:
-        raise _wrong_type(_TEXT_OR_NUMBER, state)
-    return _to_word(state, _DESIRED_WORDS)
+    return _to_word(_read_text_or_number(state), _DESIRED_WORDS)
 
 
 # The operation's own document. It uses our models' names in several spellings. Samples:
@@ -599,7 +594,7 @@ def _read_shards_with_executions(shards: Any) -> tuple[ExecutionState, ...]:
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
 _read_shard = _ObjectReader(
-    dict, {**_plain(ExecutionState), "state": _TEXT_OR_NUMBER}, **_EXECUTION_READERS
+    dict, _plain(ExecutionState), state=_read_text_or_number, **_EXECUTION_READERS
 )
 
 
@@ -675,7 +670,7 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
 
 _read_state_members = _ObjectReader(
     dict,
-    {"job_id": _TEXT, "state": _TEXT, "status": _TEXT, "version": _NUMBER},
+    {"job_id": str, "state": str, "status": str, "version": int},
     nodes=_read_nodes,  # up to v0.3.19
     shards=_read_shards_with_executions,  # v0.3.20 to v0.3.23
     executions=_read_executions,
@@ -718,7 +713,7 @@ def _read_state(value: Any) -> JobState:
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_type_and_params = _ObjectReader(dict, {"type": _TEXT, "params": _OBJECT})
+_read_type_and_params = _ObjectReader(dict, {"type": str, "params": dict})
 
 
 def _read_result(value: Any) -> StorageSpec:
@@ -734,11 +729,11 @@ def _read_result(value: Any) -> StorageSpec:
     return dataclasses.replace(storage, storage_source=source)
 
 
-_read_named_state = _ObjectReader(dict, {"state_type": _TEXT, "message": _TEXT})
-_read_numbered_state = _ObjectReader(dict, {"state_type": _TEXT_OR_NUMBER, "message": _TEXT})
+_read_named_state = _ObjectReader(dict, {"state_type": str, "message": str})
+_read_numbered_state = _ObjectReader(dict, {"message": str}, state_type=_read_text_or_number)
 _read_newer_job = _ObjectReader(
     dict,
-    {"id": _TEXT, "name": _TEXT, "type": _TEXT, "revision": _NUMBER},
+    {"id": str, "name": str, "type": str, "revision": int},
     state=_read_named_state,
     create_time=_read_nanoseconds,
     modify_time=_read_nanoseconds,
@@ -746,11 +741,11 @@ _read_newer_job = _ObjectReader(
 _read_newer_execution = _ObjectReader(
     dict,
     {
-        "id": _TEXT,
-        "node_id": _TEXT,
-        "job_id": _TEXT,
-        "partition_index": _NUMBER,
-        "revision": _NUMBER,
+        "id": str,
+        "node_id": str,
+        "job_id": str,
+        "partition_index": int,
+        "revision": int,
     },
     compute_state=_read_numbered_state,
     desired_state=_read_numbered_state,
@@ -1619,8 +1614,8 @@ def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
 
 
-_read_details = _ObjectReader(dict, {"reason": _TEXT})
-_read_refusal = _ObjectReader(dict, {"message": _TEXT, "error": _TEXT}, details=_read_details)
+_read_details = _ObjectReader(dict, {"reason": str})
+_read_refusal = _ObjectReader(dict, {"message": str, "error": str}, details=_read_details)
 
 
 def _refusal_text(answer: _Answer) -> str:
