@@ -686,12 +686,9 @@ def _read_state(value: Any) -> JobState:
     # {"StateType": ...}, for example, is only a part of the newer API's answer.
     if value and not any(map(_read_state_members.knows, value)):
         raise _Mismatch("nothing in it belongs to a job's state")
-    if not state:  # {} or {"nodes": null}: no node has the job yet
-        return JobState(state="New")
+    executions = state.get("nodes") or state.get("executions") or state.get("shards") or ()
     word = state.get("state", "")
-    executions = state.get("executions") or state.get("shards") or ()
-    if "nodes" in state:
-        executions = state["nodes"]
+    if "nodes" in state or not state:  # {} and {"nodes": null} mean that no node has the job yet
         word = word or _job_state(executions)
     return JobState(
         job_id=state.get("job_id", ""),
