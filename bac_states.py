@@ -1493,10 +1493,10 @@ def _ask_for_executions(
     for route in untried:
         try:
             response = _ask_on(call, route, deadline)
-        except (TransportError, DecodeError):
-            raise  # this route may list them, and among them one whose program failed
-        except SDKError as refusal:
-            if refusal._can_pass:
+        except SDKError as error:
+            # Only a refusal for good is passed over: what else fails may be the route that lists
+            # them, and among them one whose program failed.
+            if error._can_pass or isinstance(error, (TransportError, DecodeError)):
                 raise
             continue
         # Only the newer API tells the job's type, by which a wait for a service ends.
