@@ -911,14 +911,9 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 # step but the look-up of a name ends by a deadline, a time on the clock of `time.monotonic`.
 
 _TOO_LARGE = "the answer is over 16 MiB"
-_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses that can pass
 # ValueError and OverflowError come from odd sizes of chunks.
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class since Python 3.10
-
-
-class _Lasting(OSError):
-    """A failure that asking again does not mend."""
 
 
 def _seconds_left(deadline: float) -> float:
@@ -983,7 +978,7 @@ class _Connection:
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
-            raise _Lasting(f"its headers cannot be parsed ({error})") from error
+            raise OSError(f"its headers cannot be parsed ({error})") from error
         stream.may_end = not _is_delimited(response.headers)  # from now on it gives the body
         return response
 
@@ -1023,12 +1018,12 @@ def _check_framing(headers: http.client.HTTPMessage) -> None:
     coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
     encoding = ", ".join(headers.get_all("Content-Encoding", [])).strip().lower()
     if coding not in ("", "chunked") or encoding not in ("", "identity"):
-        raise _Lasting("the answer has a coding that was not asked for")
+        raise OSError("the answer has a coding that was not asked for")
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
     if not coding and any(int(length) > _MAX_ANSWER for length in lengths):
-        raise _Lasting(_TOO_LARGE)
+        raise OSError(_TOO_LARGE)
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -1043,7 +1038,7 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
     for piece in _pieces(response):
         body += piece
         if len(body) > _MAX_ANSWER:
-            raise _Lasting(_TOO_LARGE)
+            raise OSError(_TOO_LARGE)
     if not body and not _is_delimited(response.headers):  # it may have been cut, too
         raise OSError("the answer is empty")
     return body
@@ -1090,8 +1085,7 @@ class _Proxy:
         target = server.netloc if server.port else f"{server.netloc}:443"
         response = connection.request("CONNECT", target, {"Host": target, **self.headers})
         if not 200 <= response.status < 300:
-            kind = OSError if response.status in _TRANSIENT else _Lasting
-            raise kind(f"the proxy refuses a tunnel: {response.status} {response.reason}")
+            raise OSError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
 
 
 @dataclasses.dataclass
@@ -1534,7 +1528,7 @@ def _no_answer(call: _Call, path: str, failure: Exception) -> SDKError:
     why = hide(_network_text(failure, call.timeout))
     kind = TransportTimeout if isinstance(failure, _TIMEOUTS) else TransportError
     error = kind(f"no complete answer{way} from {_shorten(url)}: {why}", url=url)
-    error._can_pass = not isinstance(failure, (ssl.SSLCertVerificationError, _Lasting))
+    error._can_pass = not isinstance(failure, ssl.SSLCertVerificationError)
     return error
 
 
@@ -1567,6 +1561,9 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     path = call.secrets.hide(getattr(error, "path", ""))
     cause = call.secrets.safe_cause(error, answer.text)  # a JSONDecodeError holds the text
     raise _bad_answer(call, DecodeError, answer, why, path=path) from cause
+
+
+_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses that can pass
 
 
 def _bad_answer(
@@ -1696,10 +1693,8 @@ def wait(
     A job without a state, or with one that is unknown here, has not ended. The pauses grow from 0.5
     to 5 seconds. Retry-After makes them longer, up to 5 minutes.
 
-    It goes on if no complete answer comes, and at 408, 425, 429 and 5xx other than 500 and 501;
-    without a `limit`, until the eleventh failure in a row. It does not if that would not help: if a
-    certificate is not trusted, a proxy refuses for good, or an answer is too large, in a coding
-    that was not asked for, or with headers that Python cannot parse.
+    It goes on if no complete answer comes, unless a certificate is not trusted, and at 408, 425,
+    429 and 5xx other than 500 and 501; without a `limit`, until the eleventh failure in a row.
 
     Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
     resolving names and decoding either.
