@@ -113,8 +113,6 @@ class SDKError(Exception):
     asked. `retry_after` is in whole seconds, or None if the server does not say.
     """
 
-    _can_pass = False  # whether asking again can help: then a wait goes on
-
     def __init__(
         self,
         message: str,
@@ -1458,6 +1456,13 @@ class _MissingRoute(SDKError):
     """A refusal because the server does not have the route."""
 
 
+def _can_pass(error: SDKError) -> bool:
+    """Tell whether asking again can help."""
+    if isinstance(error, TransportError):
+        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    return error.status_code in {408, 425, 429, *range(502, 600)}
+
+
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until the server has one, all within `seconds`."""
     deadline = time.monotonic() + seconds
@@ -1488,10 +1493,9 @@ def _ask_for_executions(
         try:
             response = _ask_on(call, route, deadline)
         except SDKError as error:
-            # Only a refusal for good is passed over: what else fails may be the route that lists
-            # them, and among them one whose program failed.
-            if error._can_pass or isinstance(error, (TransportError, DecodeError)):
-                raise
+            refuses_for_good = error.status_code not in (None, 200) and not _can_pass(error)
+            if not refuses_for_good:
+                raise  # this route may list them, and among them one whose program failed
             continue
         # Only the newer API tells the job's type, by which a wait for a service ends.
         state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
@@ -1527,9 +1531,7 @@ def _no_answer(call: _Call, path: str, failure: Exception) -> SDKError:
     way = " through the proxy" if call.server.proxy else ""
     why = hide(_network_text(failure, call.timeout))
     kind = TransportTimeout if isinstance(failure, _TIMEOUTS) else TransportError
-    error = kind(f"no complete answer{way} from {_shorten(url)}: {why}", url=url)
-    error._can_pass = not isinstance(failure, ssl.SSLCertVerificationError)
-    return error
+    return kind(f"no complete answer{way} from {_shorten(url)}: {why}", url=url)
 
 
 def _network_text(error: Exception, timeout: float) -> str:
@@ -1563,9 +1565,6 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     raise _bad_answer(call, DecodeError, answer, why, path=path) from cause
 
 
-_TRANSIENT = {408, 425, 429, *range(502, 600)}  # statuses that can pass
-
-
 def _bad_answer(
     call: _Call, kind: type[SDKError], answer: _Answer, why: str, **details: Any
 ) -> SDKError:
@@ -1573,7 +1572,7 @@ def _bad_answer(
     hide = call.secrets.hide
     url = hide(answer.url)
     seconds = answer.headers.get("Retry-After", "").strip()
-    error = kind(
+    return kind(
         f"HTTP {answer.status} from {_shorten(url)}: {hide(why)}",
         status_code=answer.status,
         body=hide(answer.text)[:_MAX_BODY],
@@ -1581,8 +1580,6 @@ def _bad_answer(
         retry_after=int(seconds) if re.fullmatch("[0-9]{1,99}", seconds) else None,
         **details,
     )
-    error._can_pass = answer.status in _TRANSIENT
-    return error
 
 
 # Refusals, as of v1.0.4 and v1.8.0:
@@ -1715,7 +1712,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if isinstance(error, TransportTimeout) and time.monotonic() >= end:
                 break  # the limit cut it short, so the server is not to blame
             is_one_too_many = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
-            if is_one_too_many or not error._can_pass:
+            if is_one_too_many or not _can_pass(error):
                 raise
             progress.failed(error)
         else:
