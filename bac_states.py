@@ -393,21 +393,23 @@ def _folded(name: str) -> str:
 
 
 class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, ...]
-    """Maps each spelling of a member's name to its field and the field's JSON type.
+    """Maps each spelling of a member's name to its field and type, or to None if there is none.
 
-    The type is None if the field has a reader. The field is "" if there is no such member. The map
-    starts with the folded names, and remembers others, so that each is folded once.
+    It starts with the folded names, and remembers others, so that each is folded once.
     """
 
     def __missing__(self, name: str) -> Any:
-        member = self.get(_folded(name), ("", None))
+        member = self.get(_folded(name))
         if len(self) < 500 and len(name) < 100:  # for a server can invent names, and long ones
             self[name] = member
         return member
 
 
 def _plain(model: Any) -> dict[str, type]:
-    """Return the JSON type of each field of a model whose default is text, a number or a flag."""
+    """Return the fields that need no reader, with their types: {"stdout": str, "exit_code": int}.
+
+    Those are the fields whose default is text, a number or a flag.
+    """
     types = {field.name: type(field.default) for field in dataclasses.fields(model)}
     return {name: kind for name, kind in types.items() if kind in (str, int, bool)}
 
@@ -415,9 +417,9 @@ def _plain(model: Any) -> dict[str, type]:
 class _ObjectReader:
     """Reads an object into a model, or into a dict of fields.
 
-    A member fills the field of its name: with the value itself, if that has the type that `plain`
-    names for it, or with what the field's reader makes of the value. A member that is unknown or
-    null is left out. Of several spellings of a name, the last counts.
+    `plain` names the fields that take a value as it is, and its type; `readers` those that take
+    what a reader makes of it. A member that is unknown or null is left out. Of several spellings of
+    a name, the last counts.
     """
 
     def __init__(
@@ -425,13 +427,12 @@ class _ObjectReader:
     ) -> None:
         self._model = model
         self._readers = readers
-        types = {**plain, **dict.fromkeys(readers)}
+        types = {**plain, **dict.fromkeys(readers)}  # a field with a reader has None
         self._members = _Members({_folded(field): (field, types[field]) for field in types})
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
-        field, _ = self._members[name]
-        return bool(field)
+        return self._members[name] is not None
 
     def __call__(self, value: Any) -> Any:
         if value is None:
@@ -440,13 +441,14 @@ class _ObjectReader:
             raise _wrong_type("dict", value)
         members = self._members
         found: dict[str, Any] = {}
-        # What has a reader is read below, once the last spellings are known: a server could spell a
-        # list in many ways, and reading each of them would take long.
+        # What has a reader is read last: a server could spell a list in many ways, and reading each
+        # of them would take long.
         unread: dict[str, str] = {}  # field: the last spelling of its name
         for name, item in value.items():
-            field, kind = members[name]
-            if not field or item is None:
+            member = members[name]
+            if member is None or item is None:
                 continue
+            field, kind = member
             if kind is None:
                 unread[field] = name
             elif type(item) is kind:  # isinstance would take true for an integer
