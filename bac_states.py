@@ -579,28 +579,28 @@ _EXECUTION_READERS: dict[str, _Reader] = {
 }
 _read_execution = _ObjectReader(ExecutionState, _plain(ExecutionState), **_EXECUTION_READERS)
 _read_executions = functools.partial(_read_array, _read_execution)
-_read_shard_with_executions = _ObjectReader(dict, {}, executions=_read_executions)
+_read_job_shard = _ObjectReader(dict, {}, executions=_read_executions)
 
 
-def _read_shards_with_executions(shards: Any) -> tuple[ExecutionState, ...]:
+def _read_job_shards(shards: Any) -> tuple[ExecutionState, ...]:
     """Read the executions of every shard (v0.3.20 to v0.3.23)."""
     _check_items(dict, shards)
     executions: list[ExecutionState] = []
     for key, shard in shards.items():
-        executions += _read_at(key, _read_shard_with_executions, shard).get("executions", ())
+        executions += _read_at(key, _read_job_shard, shard).get("executions", ())
         _check_size(executions)
     return tuple(executions)
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
-_read_shard = _ObjectReader(
+_read_node_shard = _ObjectReader(
     dict, _plain(ExecutionState), state=_read_text_or_number, **_EXECUTION_READERS
 )
 
 
-def _read_shards(shards: Any) -> dict[int, dict[str, Any]]:
+def _read_node_shards(shards: Any) -> dict[int, dict[str, Any]]:
     """Read the shards of a node by their index."""
-    by_key = _read_map(_read_shard, shards)
+    by_key = _read_map(_read_node_shard, shards)
     for key in by_key:
         if not re.fullmatch("0|[1-9][0-9]{0,8}", key):
             raise _Mismatch(f"expected the index of a shard as the key, got '{key}'")
@@ -672,7 +672,7 @@ _read_state_members = _ObjectReader(
     dict,
     {"job_id": str, "state": str, "status": str, "version": int},
     nodes=_read_nodes,  # up to v0.3.19
-    shards=_read_shards_with_executions,  # v0.3.20 to v0.3.23
+    shards=_read_job_shards,  # v0.3.20 to v0.3.23
     executions=_read_executions,
     create_time=_read_time,
     update_time=_read_time,
