@@ -979,7 +979,7 @@ class _Connection:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
             raise OSError(f"its headers cannot be parsed ({error})") from error
-        stream.may_end = not _is_delimited(response.headers)  # from now on it gives the body
+        stream.end_is_error = _is_delimited(response.headers)  # from now on it gives the body
         return response
 
 
@@ -989,7 +989,7 @@ class _Stream(io.RawIOBase):
     http.client would take some of these ends for the end of the headers or of the last chunk.
     """
 
-    may_end = False  # only a body without a length or chunks ends with the connection
+    end_is_error = True  # but a body without a length or chunks ends with the connection
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -1002,7 +1002,7 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         size = self._connection.timed_socket().recv_into(buffer)
-        if size == 0 and not self.may_end:
+        if size == 0 and self.end_is_error:
             raise OSError("the answer was cut short")
         return size
 
@@ -1027,8 +1027,12 @@ def _check_framing(headers: http.client.HTTPMessage) -> None:
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Return the pieces of a body, as they arrive."""
-    return iter(functools.partial(response.read1, 65536), b"")
+    """Yield the pieces of a body, as they arrive."""
+    while True:
+        piece = response.read1(65536)
+        if not piece:
+            return
+        yield piece
 
 
 def _read_whole(response: http.client.HTTPResponse) -> bytearray:
@@ -1112,8 +1116,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                time_left = deadline - time.monotonic()
-                connection.deadline -= time_left / 2  # it may stall, and another route may follow
+                # It may stall, and another route may follow: half of the time left is for that.
+                connection.deadline = (time.monotonic() + deadline) / 2
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
