@@ -535,7 +535,7 @@ def _read_status(status: Any) -> str:
 
 
 def _numbered(words: str) -> dict[int, str]:
-    """Number words from 0 on. Up to v0.2.7 the word of 0 is empty: unknown."""
+    """Number words from 0 on."""
     return dict(enumerate(words.split("|")))
 
 
@@ -607,9 +607,10 @@ def _read_node_shards(shards: Any) -> dict[int, dict[str, Any]]:
     return {int(key): shard for key, shard in by_key.items()}
 
 
-_read_node = _ObjectReader(dict, {}, shards=_read_shards)
+_read_node = _ObjectReader(dict, {}, shards=_read_node_shards)
 
-# Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean.
+# Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean, but for 0,
+# which has no word.
 _SHARD_WORDS_TO_V0_2_5 = _numbered("|Bidding|Cancelled|Waiting|Running|Error|Verifying|Completed")
 _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Completed")
 
@@ -688,8 +689,9 @@ def _read_state(value: Any) -> JobState:
         raise _Mismatch("nothing in it belongs to a job's state")
     executions = state.get("nodes") or state.get("executions") or state.get("shards") or ()
     word = state.get("state", "")
-    if "nodes" in state or not state:  # {} and {"nodes": null} mean that no node has the job yet
-        word = word or _job_state(executions)
+    lists_nodes = "nodes" in state or not state  # {} and {"nodes": null} list none yet
+    if lists_nodes and not word:
+        word = _job_state(executions)
     return JobState(
         job_id=state.get("job_id", ""),
         state=word,
@@ -1386,8 +1388,8 @@ class _Secrets:
     def safe_cause(self, error: Exception, held: str = "") -> Exception | None:
         """Return an error as the cause of ours, or None if it tells a secret.
 
-        Its text may tell one, or those of its own causes, which a traceback shows, or a text that
-        it has `held` on to.
+        A traceback would show its text and those of its own causes. `held` is another text that it
+        keeps in an attribute.
         """
         import traceback  # only errors need it
 
@@ -1598,10 +1600,11 @@ def _bad_answer(
 def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     """Tell what a status other than 200 means."""
     status, text = answer.status, answer.text
-    # The JobStore answers, since v1.5.0, where the route is there.
-    if status in (404, 405) and re.search(r'"Component"\s*:\s*"JobStore"', text):
-        return JobNotFound if status == 404 else SDKError
-    if status in (404, 405, 410):
+    # Where the route is there, the JobStore answers (v1.5.0+).
+    is_of_job_store = re.search(r'"Component"\s*:\s*"JobStore"', text)
+    if status == 404 and is_of_job_store:
+        return JobNotFound
+    if status == 410 or (status in (404, 405) and not is_of_job_store):
         return _MissingRoute
     if status == 500 and re.search("(?i)job not found|no job found", text):  # up to v1.4.0
         return JobNotFound
@@ -1741,7 +1744,8 @@ class _Progress:
         self.error: SDKError | None = None  # of the last question, if it has no answer
         self.failures = 0  # in a row
         self.pause = _FIRST_PAUSE
-        self.why = f"no answer came from {self.url}"  # the job is not known to have ended
+        # Why it is not known whether the job has ended.
+        self.why = f"no answer came from {self.url}"
 
     def failed(self, error: SDKError) -> None:
         """Take note of a question without an answer."""
@@ -1758,7 +1762,7 @@ class _Progress:
         state = response.state
         word = state.state or "in no state yet"
         if self.response is None:
-            is_news = not _has_ended(state)  # the answer that ends a wait is returned
+            is_news = not _has_ended(state)  # if it has, it is about to be returned
         else:
             is_news = state.state != self.response.state.state
         if is_news:
