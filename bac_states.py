@@ -1024,7 +1024,7 @@ def _check_framing(headers: http.client.HTTPMessage) -> None:
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
-    if not coding and any(int(length) > _MAX_ANSWER for length in lengths):
+    if any(int(length) > _MAX_ANSWER for length in lengths):
         raise OSError(_TOO_LARGE)
 
 
@@ -1440,10 +1440,10 @@ class _Call:
         usable_headers = _usable_headers(headers)
         _check_context(context)
         address = _environment_server() if url is None else _usable_url("server_url", url)
-        uses_environment = url is None or shares_environment
-        credentials = _environment_credentials() if uses_environment else {}
-        if uses_environment and context is None:
-            context = _environment_context()
+        credentials: dict[str, str] = {}
+        if url is None or shares_environment:
+            credentials = _environment_credentials()
+            context = context or _environment_context()
         authorization = usable_headers.pop("Proxy-Authorization", None)  # for a proxy alone
         proxy = _find_proxy(address, authorization)
         # A caller may replace Host and the credentials, but none of ours.
