@@ -110,7 +110,7 @@ class SDKError(Exception):
 
     `message` is one printable line of at most 400 characters. `status_code` is None if no answer
     came. `body` is the start of the answer's body, at most 8 KiB of text. `url` is where it was
-    asked. `retry_after` is in whole seconds, or None if the server does not say.
+    asked. `retry_after` is in whole seconds, or None if the server names none.
     """
 
     def __init__(
@@ -1907,10 +1907,12 @@ exit codes:
   141  the reader of standard output went away
   Ctrl-C ends the process by its signal (on Windows: 130)
 
-environment, for the default server and for --server:
-  BACALHAU_API_HOST         the default server: a host or a URL (127.0.0.1)
+environment, for the default server:
+  BACALHAU_API_HOST         a host or a URL (127.0.0.1)
   BACALHAU_API_PORT         its port (1234)
   BACALHAU_API_TLS_USETLS   true for https, unless the host is a URL
+
+environment, for any server:
   BACALHAU_API_TLS_CAFILE   a file of certificates to trust
   BACALHAU_API_KEY          sent as a Bearer token
   BACALHAU_API_USERNAME, BACALHAU_API_PASSWORD   sent as Basic authorization
