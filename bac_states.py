@@ -1501,7 +1501,7 @@ def _ask_for_executions(
         try:
             response = _ask_on(call, route, deadline)
         except SDKError as error:
-            refuses_for_good = error.status_code not in (None, 200) and not _can_pass(error)
+            refuses_for_good = error.status_code != 200 and not _can_pass(error)
             if not refuses_for_good:
                 raise  # this route may list them, and among them one whose program failed
             continue

@@ -1050,6 +1050,7 @@ def test_what_has_not_happened_yet_may_be_null_empty_or_absent():
     for nodes in (None, {}, {"QmNode": {}}, {"QmNode": None}, {"QmNode": {"Shards": None}}):
         assert decoded({"state": {"Nodes": nodes}}) == JobState(state="New")
     assert decoded({"state": {}}) == decoded({"state": {"State": None}}) == JobState(state="New")
+    assert decoded({"state": {"JobID": "j"}}) == JobState("j")
     for empty in ({}, {"Executions": []}, {"Shards": {}}, {"Shards": {"0": {}}}):
         document = {"state": {"JobID": "j", "State": "Queued", **empty}}
         assert decoded(document) == JobState("j", "Queued")
