@@ -2861,6 +2861,8 @@ def test_everything_else_ends_a_wait_at_once(serve, clock, how):
 
 def test_of_tls_s_faults_a_certificate_alone_ends_a_wait_at_once(serve, clock, tls):
     error_of(TransportError, wait_for, serve(job_is(), tls=tls.server))
+    options = {"headers": {"X-Key": "certificate"}}  # a secret that is in the failure's own words
+    error_of(TransportError, wait_for, serve(job_is(), tls=tls.server), **options)
     assert clock.pauses == []
     without_tls = serve(job_is(), greets=True).url.replace("http:", "https:")
     error_of(WaitTimeout, bac_states.wait, JOB, server_url=without_tls, limit=9)
