@@ -393,9 +393,9 @@ def _folded(name: str) -> str:
 
 
 class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, ...]
-    """Maps each spelling of a member's name to its field and type, or to None if there is none.
+    """Maps each spelling of a member's name to its field and type, or to None if it is unknown.
 
-    It starts with the folded names, and remembers others, so that each is folded once.
+    It is made with the folded names, and remembers others, so that each is folded once.
     """
 
     def __missing__(self, name: str) -> Any:
@@ -406,9 +406,9 @@ class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass di
 
 
 def _plain(model: Any) -> dict[str, type]:
-    """Return the fields that need no reader, with their types: {"stdout": str, "exit_code": int}.
+    """Return the types of a model's text, numbers and flags: {"stdout": str, "exit_code": int}.
 
-    Those are the fields whose default is text, a number or a flag.
+    Their defaults tell them, for the annotations are only text here.
     """
     types = {field.name: type(field.default) for field in dataclasses.fields(model)}
     return {name: kind for name, kind in types.items() if kind in (str, int, bool)}
@@ -417,9 +417,9 @@ def _plain(model: Any) -> dict[str, type]:
 class _ObjectReader:
     """Reads an object into a model, or into a dict of fields.
 
-    `plain` names the fields that take a value as it is, and its type; `readers` those that take
-    what a reader makes of it. A member that is unknown or null is left out. Of several spellings of
-    a name, the last counts.
+    `plain` has the types of fields that take a value as it is. A field with a reader, which goes
+    before, takes what that makes of the value. A member that is unknown or null is left out. Of
+    several spellings of a name, the last counts.
     """
 
     def __init__(
@@ -427,7 +427,7 @@ class _ObjectReader:
     ) -> None:
         self._model = model
         self._readers = readers
-        types = {**plain, **dict.fromkeys(readers)}  # a field with a reader has None
+        types = {**plain, **dict.fromkeys(readers)}  # what has a reader is of no type here
         self._members = _Members({_folded(field): (field, types[field]) for field in types})
 
     def knows(self, name: str) -> bool:
@@ -439,7 +439,7 @@ class _ObjectReader:
             value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _wrong_type("dict", value)
-        members = self._members
+        members, readers = self._members, self._readers
         found: dict[str, Any] = {}
         # What has a reader is read last: a server could spell a list in many ways, and reading each
         # of them would take long.
@@ -449,14 +449,14 @@ class _ObjectReader:
             if member is None or item is None:
                 continue
             field, kind = member
-            if kind is None:
-                unread[field] = name
-            elif type(item) is kind:  # isinstance would take true for an integer
+            if type(item) is kind:  # isinstance would take true for an integer
                 found[field] = item
+            elif field in readers:
+                unread[field] = name
             else:
                 raise _wrong_type(kind.__name__, item, name)
         for field, name in unread.items():
-            found[field] = _read_at(name, self._readers[field], value[name])
+            found[field] = _read_at(name, readers[field], value[name])
         return found if self._model is dict else self._model(**found)
 
 
