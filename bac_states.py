@@ -684,13 +684,13 @@ _read_state_members = _ObjectReader(
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     state = _read_state_members(value)
-    # {"StateType": ...}, for example, is only a part of the newer API's answer.
     if value and not any(map(_read_state_members.knows, value)):
+        # {"StateType": ...}, for example, is only a part of the newer API's answer.
         raise _Mismatch("nothing in it belongs to a job's state")
     executions = state.get("nodes") or state.get("executions") or state.get("shards") or ()
     word = state.get("state", "")
-    lists_nodes = "nodes" in state or not state  # {} and {"nodes": null} list none yet
-    if lists_nodes and not word:
+    # A server that lists nodes sends no word. While no node has the job, it sends {} or null.
+    if not word and ("nodes" in state or not state):
         word = _job_state(executions)
     return JobState(
         job_id=state.get("job_id", ""),
@@ -856,9 +856,10 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state = _from_newer_job(job, answer.get("executions", {}), words)
     # A job may be asked for by its id, the start of it or its name. Up to v0.3.19 an answer has no
     # id, and is taken for the right one.
-    is_asked = state.job_id.startswith(asked) or job.get("name") == asked
-    if asked and state.job_id and not is_asked:
-        raise _Mismatch(f"it is about the job {state.job_id}")
+    if asked and state.job_id:
+        is_asked = state.job_id.startswith(asked) or job.get("name") == asked
+        if not is_asked:
+            raise _Mismatch(f"it is about the job {state.job_id}")
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
     return StateResponse(state, server_version, raw)
 
@@ -981,7 +982,8 @@ class _Connection:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
             raise OSError(f"its headers cannot be parsed ({error})") from error
-        stream.end_is_error = _is_delimited(response.headers)  # from now on it gives the body
+        if not _is_delimited(response.headers):
+            stream.end_is_error = False  # this body ends with the connection
         return response
 
 
@@ -991,7 +993,7 @@ class _Stream(io.RawIOBase):
     http.client would take some of these ends for the end of the headers or of the last chunk.
     """
 
-    end_is_error = True  # but a body without a length or chunks ends with the connection
+    end_is_error = True
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -1017,9 +1019,9 @@ def _is_delimited(headers: http.client.HTTPMessage) -> bool:
 
 def _check_framing(headers: http.client.HTTPMessage) -> None:
     """Refuse what http.client overlooks, and a body that is declared as too large."""
-    coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
-    encoding = ", ".join(headers.get_all("Content-Encoding", [])).strip().lower()
-    if coding not in ("", "chunked") or encoding not in ("", "identity"):
+    transfer_coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
+    content_coding = ", ".join(headers.get_all("Content-Encoding", [])).strip().lower()
+    if transfer_coding not in ("", "chunked") or content_coding not in ("", "identity"):
         raise OSError("the answer has a coding that was not asked for")
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
@@ -1118,8 +1120,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                # It may stall, and another route may follow: half of the time left is for that.
-                connection.deadline = (time.monotonic() + deadline) / 2
+                time_left = deadline - time.monotonic()
+                connection.deadline = deadline - time_left / 2  # the rest is for another route
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1503,10 +1505,9 @@ def _ask_for_executions(
         try:
             response = _ask_on(call, route, deadline)
         except SDKError as error:
-            refuses_for_good = error.status_code != 200 and not _can_pass(error)
-            if not refuses_for_good:
+            if _can_pass(error) or isinstance(error, (TransportError, DecodeError)):
                 raise  # this route may list them, and among them one whose program failed
-            continue
+            continue  # it refuses for good
         # Only the newer API tells the job's type, by which a wait for a service ends.
         state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
         return dataclasses.replace(response, state=state)
