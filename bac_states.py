@@ -1365,8 +1365,8 @@ def _spellings(secret: str) -> set[str]:
 class _Secrets:
     """The credentials that are sent. A server may quote them, and errors mask them then.
 
-    Parts of a secret are not looked for (the password in a Basic authorization, what is left where
-    a text was cut), nor escapes as in URLs and HTML.
+    Not masked are the password within a Basic authorization, a secret that was cut, and escapes as
+    in URLs and HTML.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
@@ -1747,8 +1747,7 @@ class _Progress:
         self.error: SDKError | None = None  # of the last question, if it has no answer
         self.failures = 0  # in a row
         self.pause = _FIRST_PAUSE
-        # Why it is not known whether the job has ended.
-        self.why = f"no answer came from {self.url}"
+        self.why = f"no answer came from {self.url}"  # what to tell when the limit has passed
 
     def failed(self, error: SDKError) -> None:
         """Take note of a question without an answer."""
