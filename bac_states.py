@@ -405,30 +405,26 @@ class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass di
         return member
 
 
-def _plain(model: Any) -> dict[str, type]:
-    """Return the types of a model's text, numbers and flags: {"stdout": str, "exit_code": int}.
-
-    Their defaults tell them, for the annotations are only text here.
-    """
-    types = {field.name: type(field.default) for field in dataclasses.fields(model)}
-    return {name: kind for name, kind in types.items() if kind in (str, int, bool)}
+def _types(model: Any) -> dict[str, type]:
+    """Return the types of a model's fields, which their defaults tell: {"stdout": str, ...}."""
+    return {field.name: type(field.default) for field in dataclasses.fields(model)}
 
 
 class _ObjectReader:
     """Reads an object into a model, or into a dict of fields.
 
-    `plain` has the types of fields that take a value as it is. A field with a reader, which goes
-    before, takes what that makes of the value. A member that is unknown or null is left out. Of
-    several spellings of a name, the last counts.
+    A field takes what its reader makes of the value or, if it has none, a value of the type that
+    `types` has for it. A member that is unknown or null is left out. Of several spellings of a
+    name, the last counts.
     """
 
     def __init__(
-        self, model: Callable[..., Any], plain: dict[str, type], **readers: _Reader
+        self, model: Callable[..., Any], types: Mapping[str, type], **readers: _Reader
     ) -> None:
         self._model = model
         self._readers = readers
-        types = {**plain, **dict.fromkeys(readers)}  # what has a reader is of no type here
-        self._members = _Members({_folded(field): (field, types[field]) for field in types})
+        kinds = {**types, **dict.fromkeys(readers)}  # what has a reader is of no type here
+        self._members = _Members({_folded(field): (field, kinds[field]) for field in kinds})
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
@@ -559,15 +555,15 @@ def _read_desired_state(state: Any) -> str:
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _ObjectReader(VerificationResult, _plain(VerificationResult))
-_read_s3 = _ObjectReader(S3StorageSpec, _plain(S3StorageSpec))
+_read_verification = _ObjectReader(VerificationResult, _types(VerificationResult))
+_read_s3 = _ObjectReader(S3StorageSpec, _types(S3StorageSpec))
 _read_storage = _ObjectReader(
     StorageSpec,
-    _plain(StorageSpec),
+    _types(StorageSpec),
     s3=_read_s3,
     metadata=functools.partial(_read_map, _read_text),
 )
-_read_output = _ObjectReader(RunCommandResult, _plain(RunCommandResult))
+_read_output = _ObjectReader(RunCommandResult, _types(RunCommandResult))
 _EXECUTION_READERS: dict[str, _Reader] = {
     "status": _read_status,
     "desired_state": _read_desired_state,
@@ -577,7 +573,7 @@ _EXECUTION_READERS: dict[str, _Reader] = {
     "create_time": _read_time,
     "update_time": _read_time,
 }
-_read_execution = _ObjectReader(ExecutionState, _plain(ExecutionState), **_EXECUTION_READERS)
+_read_execution = _ObjectReader(ExecutionState, _types(ExecutionState), **_EXECUTION_READERS)
 _read_executions = functools.partial(_read_array, _read_execution)
 _read_job_shard = _ObjectReader(dict, {}, executions=_read_executions)
 
@@ -594,7 +590,7 @@ def _read_job_shards(shards: Any) -> tuple[ExecutionState, ...]:
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
 _read_node_shard = _ObjectReader(
-    dict, _plain(ExecutionState), state=_read_text_or_number, **_EXECUTION_READERS
+    dict, _types(ExecutionState), state=_read_text_or_number, **_EXECUTION_READERS
 )
 
 
@@ -1505,7 +1501,7 @@ def _ask_for_executions(
         try:
             response = _ask_on(call, route, deadline)
         except SDKError as error:
-            if _can_pass(error) or isinstance(error, (TransportError, DecodeError)):
+            if _can_pass(error) or isinstance(error, DecodeError):
                 raise  # this route may list them, and among them one whose program failed
             continue  # it refuses for good
         # Only the newer API tells the job's type, by which a wait for a service ends.
