@@ -413,9 +413,9 @@ def _types(model: Any) -> dict[str, type]:
 class _ObjectReader:
     """Reads an object into a model, or into a dict of fields.
 
-    A field takes what its reader makes of the value or, if it has none, a value of the type that
-    `types` has for it. A member that is unknown or null is left out. Of several spellings of a
-    name, the last counts.
+    A field in `readers` gets what its reader returns; any other one gets the value itself, which
+    has to be of its type in `types`. A member that is unknown or null is left out. Of several
+    spellings of a name, the last counts.
     """
 
     def __init__(
@@ -423,8 +423,8 @@ class _ObjectReader:
     ) -> None:
         self._model = model
         self._readers = readers
-        kinds = {**types, **dict.fromkeys(readers)}  # what has a reader is of no type here
-        self._members = _Members({_folded(field): (field, kinds[field]) for field in kinds})
+        fields = {**types, **readers}
+        self._members = _Members({_folded(field): (field, types.get(field)) for field in fields})
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
@@ -445,10 +445,10 @@ class _ObjectReader:
             if member is None or item is None:
                 continue
             field, kind = member
-            if type(item) is kind:  # isinstance would take true for an integer
-                found[field] = item
-            elif field in readers:
+            if field in readers:
                 unread[field] = name
+            elif type(item) is kind:  # isinstance would take true for an integer
+                found[field] = item
             else:
                 raise _wrong_type(kind.__name__, item, name)
         for field, name in unread.items():
