@@ -989,10 +989,9 @@ class _Stream(io.RawIOBase):
     http.client would take some of these ends for the end of the headers or of the last chunk.
     """
 
-    end_is_error = True
-
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
+        self.end_is_error = True
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -1392,7 +1391,7 @@ class _Secrets:
         import traceback  # only errors need it
 
         if isinstance(error, ssl.SSLCertVerificationError):
-            return error  # all its words are OpenSSL's, and `_can_pass` looks for it
+            return error  # all its words are OpenSSL's, and `_is_temporary` looks for it
         told = "".join(traceback.format_exception(type(error), error, None)) + held
         return error if self.hide(told) == told else None
 
@@ -1422,8 +1421,8 @@ _OLDEST = _Route("POST", "/states")  # v0.2.0 to v0.3.16
 class _Call:
     """All that a caller can choose, checked.
 
-    The environment's credentials and certificates are for the environment's server alone, which is
-    asked if there is no `url`. With `shares_environment` they are for any.
+    Without a `url` the environment's server is asked, with the environment's credentials and
+    certificates. With `shares_environment` these are for the server of the `url`, too.
     """
 
     def __init__(
@@ -1464,8 +1463,8 @@ class _MissingRoute(SDKError):
     """A refusal because the server does not have the route."""
 
 
-def _can_pass(error: SDKError) -> bool:
-    """Tell whether asking again can help."""
+def _is_temporary(error: SDKError) -> bool:
+    """Tell whether the same question may succeed later."""
     if isinstance(error, TransportError):
         return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
     return error.status_code in {408, 425, 429, *range(502, 600)}
@@ -1501,7 +1500,7 @@ def _ask_for_executions(
         try:
             response = _ask_on(call, route, deadline)
         except SDKError as error:
-            if _can_pass(error) or isinstance(error, DecodeError):
+            if _is_temporary(error) or isinstance(error, DecodeError):
                 raise  # this route may list them, and among them one whose program failed
             continue  # it refuses for good
         # Only the newer API tells the job's type, by which a wait for a service ends.
@@ -1720,7 +1719,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             if isinstance(error, TransportTimeout) and time.monotonic() >= end:
                 break  # the limit cut it short, so the server is not to blame
             is_one_too_many = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
-            if is_one_too_many or not _can_pass(error):
+            if is_one_too_many or not _is_temporary(error):
                 raise
             progress.failed(error)
         else:
