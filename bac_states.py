@@ -145,6 +145,8 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
+    _is_untrusted = False  # whether the reason is an untrusted certificate
+
 
 class TransportTimeout(TransportError, TimeoutError):
     """No complete answer within `timeout`."""
@@ -1390,9 +1392,7 @@ class _Secrets:
         """
         import traceback  # only errors need it
 
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error  # all its words are OpenSSL's, and `_is_temporary` looks for it
-        told = "".join(traceback.format_exception(type(error), error, None)) + held
+        told = "".join(traceback.format_exception(type(error), error, None)) + kept
         return error if self.hide(told) == told else None
 
 
@@ -1466,7 +1466,7 @@ class _MissingRoute(SDKError):
 def _is_temporary(error: SDKError) -> bool:
     """Tell whether the same question may succeed later."""
     if isinstance(error, TransportError):
-        return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
+        return not error._is_untrusted
     return error.status_code in {408, 425, 429, *range(502, 600)}
 
 
@@ -1537,7 +1537,9 @@ def _no_answer(call: _Call, path: str, failure: Exception) -> SDKError:
     way = " through the proxy" if call.server.proxy else ""
     why = hide(_network_text(failure, call.timeout))
     kind = TransportTimeout if isinstance(failure, _TIMEOUTS) else TransportError
-    return kind(f"no complete answer{way} from {_shorten(url)}: {why}", url=url)
+    error = kind(f"no complete answer{way} from {_shorten(url)}: {why}", url=url)
+    error._is_untrusted = isinstance(failure, ssl.SSLCertVerificationError)
+    return error
 
 
 def _network_text(error: Exception, timeout: float) -> str:
