@@ -687,8 +687,9 @@ def _read_state(value: Any) -> JobState:
         raise _Mismatch("nothing in it belongs to a job's state")
     executions = state.get("nodes") or state.get("executions") or state.get("shards") or ()
     word = state.get("state", "")
-    # A server that lists nodes sends no word. While no node has the job, it sends {} or null.
-    if not word and ("nodes" in state or not state):
+    # Servers that list nodes send no word. Before a node has the job, they send {} or no nodes.
+    may_list_nodes = "nodes" in state or not state
+    if may_list_nodes and not word:
         word = _job_state(executions)
     return JobState(
         job_id=state.get("job_id", ""),
@@ -980,8 +981,7 @@ class _Connection:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
             raise OSError(f"its headers cannot be parsed ({error})") from error
-        if not _is_delimited(response.headers):
-            stream.end_is_error = False  # this body ends with the connection
+        stream.may_end = _ends_with_connection(response.headers)
         return response
 
 
@@ -993,7 +993,7 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self.end_is_error = True
+        self.may_end = False
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -1003,15 +1003,15 @@ class _Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         size = self._connection.timed_socket().recv_into(buffer)
-        if size == 0 and self.end_is_error:
+        if size == 0 and not self.may_end:
             raise OSError("the answer was cut short")
         return size
 
 
-def _is_delimited(headers: http.client.HTTPMessage) -> bool:
-    """Tell whether a body has a length or a last chunk. If not, it ends with the connection."""
+def _ends_with_connection(headers: http.client.HTTPMessage) -> bool:
+    """Tell whether a body ends with the connection, since it has neither a length nor chunks."""
     # An empty Transfer-Encoding is none.
-    return "Content-Length" in headers or bool(headers.get("Transfer-Encoding"))
+    return "Content-Length" not in headers and not headers.get("Transfer-Encoding")
 
 
 def _check_framing(headers: http.client.HTTPMessage) -> None:
@@ -1044,7 +1044,7 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
         body += piece
         if len(body) > _MAX_ANSWER:
             raise OSError(_TOO_LARGE)
-    if not body and not _is_delimited(response.headers):  # it may have been cut, too
+    if not body and _ends_with_connection(response.headers):  # rather cut than sent so
         raise OSError("the answer is empty")
     return body
 
@@ -1117,8 +1117,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                time_left = deadline - time.monotonic()
-                connection.deadline = deadline - time_left / 2  # the rest is for another route
+                now = time.monotonic()
+                connection.deadline = now + (deadline - now) / 2  # the rest is for another route
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1384,11 +1384,11 @@ class _Secrets:
             text = text.replace(secret, "***")
         return text
 
-    def safe_cause(self, error: Exception, held: str = "") -> Exception | None:
+    def safe_cause(self, error: Exception, kept: str = "") -> Exception | None:
         """Return an error as the cause of ours, or None if it tells a secret.
 
-        A traceback would show its text and those of its own causes. `held` is another text that it
-        keeps in an attribute.
+        A traceback would show its text and those of its own causes. `kept` is another text that it
+        keeps, as a JSONDecodeError keeps the document.
         """
         import traceback  # only errors need it
 
@@ -1530,7 +1530,7 @@ def _send(call: _Call, route: _Route, deadline: float) -> _Answer:
     raise _no_answer(call, path, error) from call.secrets.safe_cause(error)
 
 
-def _no_answer(call: _Call, path: str, failure: Exception) -> SDKError:
+def _no_answer(call: _Call, path: str, failure: Exception) -> TransportError:
     """Make the error for a failure of the network."""
     hide = call.secrets.hide
     url = hide(call.server.address.geturl() + path)
@@ -1569,7 +1569,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
         error = caught  # and raised below, as in `_send`
     why = f"not a job's state: {error}"
     path = call.secrets.hide(getattr(error, "path", ""))
-    cause = call.secrets.safe_cause(error, answer.text)  # a JSONDecodeError holds the text
+    cause = call.secrets.safe_cause(error, answer.text)
     raise _bad_answer(call, DecodeError, answer, why, path=path) from cause
 
 
@@ -1720,8 +1720,8 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
         except SDKError as error:
             if isinstance(error, TransportTimeout) and time.monotonic() >= end:
                 break  # the limit cut it short, so the server is not to blame
-            is_one_too_many = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
-            if is_one_too_many or not _is_temporary(error):
+            gives_up = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
+            if gives_up or not _is_temporary(error):
                 raise
             progress.failed(error)
         else:
