@@ -1023,7 +1023,8 @@ def _check_framing(headers: http.client.HTTPMessage) -> None:
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
-    if any(int(length) > _MAX_ANSWER for length in lengths):
+    # Beside chunks a length does not count (RFC 9112, 6.3).
+    if not transfer_coding and any(int(length) > _MAX_ANSWER for length in lengths):
         raise OSError(_TOO_LARGE)
 
 
