@@ -401,14 +401,17 @@ class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass di
     """
 
     def __missing__(self, name: str) -> Any:
-        member = self.get(_folded(name))
+        member = self.get(_folded(name))  # get never calls __missing__
         if len(self) < 500 and len(name) < 100:  # for a server can invent names, and long ones
             self[name] = member
         return member
 
 
 def _types(model: Any) -> dict[str, type]:
-    """Return the types of a model's fields, which their defaults tell: {"stdout": str, ...}."""
+    """Return the types of a model's fields, which their defaults tell: {"stdout": str, ...}.
+
+    A field whose default is None needs a reader.
+    """
     return {field.name: type(field.default) for field in dataclasses.fields(model)}
 
 
@@ -993,7 +996,7 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self.may_end = False
+        self.may_end = False  # until the headers say that the body ends with the connection
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -1045,7 +1048,7 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
         body += piece
         if len(body) > _MAX_ANSWER:
             raise OSError(_TOO_LARGE)
-    if not body and _ends_with_connection(response.headers):  # rather cut than sent so
+    if not body and _ends_with_connection(response.headers):  # most likely it was cut
         raise OSError("the answer is empty")
     return body
 
@@ -1363,8 +1366,8 @@ def _spellings(secret: str) -> set[str]:
 class _Secrets:
     """The credentials that are sent. A server may quote them, and errors mask them then.
 
-    Not masked are the password within a Basic authorization, a secret that was cut, and escapes as
-    in URLs and HTML.
+    Not masked are the password within a Basic authorization, the value of a single cookie, a secret
+    that was cut or has under 8 characters, and escapes as in URLs and HTML.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
