@@ -395,13 +395,13 @@ def _folded(name: str) -> str:
 
 
 class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, ...]
-    """Maps each spelling of a member's name to its field and type, or to None if it is unknown.
+    """Maps each spelling of a member's name to its field and type, an unknown one to two Nones.
 
     It is made with the folded names, and remembers others, so that each is folded once.
     """
 
     def __missing__(self, name: str) -> Any:
-        member = self.get(_folded(name))  # get never calls __missing__
+        member = self.get(_folded(name), (None, None))  # get never calls __missing__
         if len(self) < 500 and len(name) < 100:  # for a server can invent names, and long ones
             self[name] = member
         return member
@@ -428,12 +428,13 @@ class _ObjectReader:
     ) -> None:
         self._model = model
         self._readers = readers
-        fields = {**types, **readers}
-        self._members = _Members({_folded(field): (field, types.get(field)) for field in fields})
+        kinds = {**types, **dict.fromkeys(readers)}  # None where there is a reader
+        self._members = _Members({_folded(field): (field, kinds[field]) for field in kinds})
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
-        return self._members[name] is not None
+        field, _ = self._members[name]
+        return field is not None
 
     def __call__(self, value: Any) -> Any:
         if value is None:
@@ -446,14 +447,13 @@ class _ObjectReader:
         # of them would take long.
         unread: dict[str, str] = {}  # field: the last spelling of its name
         for name, item in value.items():
-            member = members[name]
-            if member is None or item is None:
-                continue
-            field, kind = member
-            if field in readers:
-                unread[field] = name
-            elif type(item) is kind:  # isinstance would take true for an integer
+            field, kind = members[name]
+            if type(item) is kind:  # isinstance would take true for an integer
                 found[field] = item
+            elif field is None or item is None:
+                continue
+            elif field in readers:
+                unread[field] = name
             else:
                 raise _wrong_type(kind.__name__, item, name)
         for field, name in unread.items():
@@ -690,9 +690,8 @@ def _read_state(value: Any) -> JobState:
         raise _Mismatch("nothing in it belongs to a job's state")
     executions = state.get("nodes") or state.get("executions") or state.get("shards") or ()
     word = state.get("state", "")
-    # Servers that list nodes send no word. Before a node has the job, they send {} or no nodes.
-    may_list_nodes = "nodes" in state or not state
-    if may_list_nodes and not word:
+    # Up to v0.3.19 it has only nodes and, while no node has the job, not even these.
+    if not word and ("nodes" in state or not state):
         word = _job_state(executions)
     return JobState(
         job_id=state.get("job_id", ""),
