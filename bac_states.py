@@ -395,13 +395,14 @@ def _folded(name: str) -> str:
 
 
 class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, ...]
-    """Maps each spelling of a member's name to its field and type, an unknown one to two Nones.
+    """Maps each spelling of a member's name to its field, and to the field's type or reader.
 
     It is made with the folded names, and remembers others, so that each is folded once.
     """
 
     def __missing__(self, name: str) -> Any:
-        member = self.get(_folded(name), (None, None))  # get never calls __missing__
+        unknown = (None, None, None)
+        member = self.get(_folded(name), unknown)  # get never calls __missing__
         if len(self) < 500 and len(name) < 100:  # for a server can invent names, and long ones
             self[name] = member
         return member
@@ -427,38 +428,42 @@ class _ObjectReader:
         self, model: Callable[..., Any], types: Mapping[str, type], **readers: _Reader
     ) -> None:
         self._model = model
-        self._readers = readers
-        kinds = {**types, **dict.fromkeys(readers)}  # None where there is a reader
-        self._members = _Members({_folded(field): (field, kinds[field]) for field in kinds})
+        members: dict[str, tuple[str, type | None, _Reader | None]] = {}
+        for field, kind in types.items():
+            members[_folded(field)] = (field, kind, None)
+        for field, read in readers.items():  # instead of the type, if there is one
+            members[_folded(field)] = (field, None, read)
+        self._members = _Members(members)
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
-        field, _ = self._members[name]
-        return field is not None
+        return self._members[name][0] is not None
 
     def __call__(self, value: Any) -> Any:
         if value is None:
             value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _wrong_type("dict", value)
-        members, readers = self._members, self._readers
         found: dict[str, Any] = {}
-        # What has a reader is read last: a server could spell a list in many ways, and reading each
-        # of them would take long.
-        unread: dict[str, str] = {}  # field: the last spelling of its name
+        members = self._members
         for name, item in value.items():
-            field, kind = members[name]
+            field, kind, read = members[name]
             if type(item) is kind:  # isinstance would take true for an integer
                 found[field] = item
             elif field is None or item is None:
                 continue
-            elif field in readers:
-                unread[field] = name
-            else:
+            elif read is None:
                 raise _wrong_type(kind.__name__, item, name)
-        for field, name in unread.items():
-            found[field] = _read_at(name, readers[field], value[name])
+            elif field in found:  # by another spelling; to read a list in each would take too long
+                return self(self._last_spellings(value))
+            else:
+                found[field] = _read_at(name, read, item)
         return found if self._model is dict else self._model(**found)
+
+    def _last_spellings(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Return an object without all but the last spelling of each name."""
+        last = {self._members[name][0]: name for name, item in value.items() if item is not None}
+        return {name: value[name] for name in last.values()}
 
 
 def _check_size(items: Collection[Any]) -> None:

@@ -1103,8 +1103,9 @@ def test_names_that_are_unknown_leave_no_memory_behind():
 def test_of_names_that_fold_to_one_the_last_wins_unless_it_is_null():
     for first, second in (('State":"A"', 'state":"B"'), ('state":"A"', 'State":"B"')):
         assert decoded(f'{{"state":{{"JobID":"j","{first},"{second}}}}}').state == "B"
-    # The others are not even read: 16 MiB of them would take 14 s.
-    (only,) = executions_of('{"state":{"EXECUTIONS":[1],"executions":[{"NodeId":"n"}]}}')
+    # Those in between are not even read: 16 MiB of them would take 14 s.
+    spelled = '"EXECUTIONS":[{}],"Executions":[1],"ExecutionS":[1],"executions":[{"NodeId":"n"}]'
+    (only,) = executions_of(f'{{"state":{{{spelled},"EXECUTIONs":null}}}}')
     assert only.node_id == "n"
     told = {'"State":"B","state":null': "B", '"State":"B","Nodes":{}': "B", '"Nodes":{}': "New"}
     told['"State":"","Nodes":{}'] = "New"
