@@ -394,20 +394,6 @@ def _folded(name: str) -> str:
     return _SYNONYMS.get(folded, folded)
 
 
-class _Members(dict):  # type: ignore[type-arg]  # Python 3.7 cannot subclass dict[str, ...]
-    """Maps each spelling of a member's name to its field, and to the field's type or reader.
-
-    It is made with the folded names, and remembers others, so that each is folded once.
-    """
-
-    def __missing__(self, name: str) -> Any:
-        unknown = (None, None, None)
-        member = self.get(_folded(name), unknown)  # get never calls __missing__
-        if len(self) < 500 and len(name) < 100:  # for a server can invent names, and long ones
-            self[name] = member
-        return member
-
-
 def _types(model: Any) -> dict[str, type]:
     """Return the types of a model's fields, which their defaults tell: {"stdout": str, ...}.
 
@@ -428,16 +414,25 @@ class _ObjectReader:
         self, model: Callable[..., Any], types: Mapping[str, type], **readers: _Reader
     ) -> None:
         self._model = model
-        members: dict[str, tuple[str, type | None, _Reader | None]] = {}
+        self._members: dict[str, tuple[Any, Any, Any]] = {}  # by each spelling of their names
         for field, kind in types.items():
-            members[_folded(field)] = (field, kind, None)
+            self._members[_folded(field)] = (field, kind, None)
         for field, read in readers.items():  # instead of the type, if there is one
-            members[_folded(field)] = (field, None, read)
-        self._members = _Members(members)
+            self._members[_folded(field)] = (field, None, read)
+
+    def _find(self, name: str) -> tuple[Any, Any, Any]:
+        """Return a member's field, and the field's type or reader; three Nones if it is unknown.
+
+        Spellings are remembered, so that each is folded once.
+        """
+        member = self._members.get(_folded(name), (None, None, None))
+        if len(self._members) < 500 and len(name) < 100:  # a server may invent names, and long ones
+            self._members[name] = member
+        return member
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
-        return self._members[name][0] is not None
+        return self._find(name)[0] is not None
 
     def __call__(self, value: Any) -> Any:
         if value is None:
@@ -447,7 +442,7 @@ class _ObjectReader:
         found: dict[str, Any] = {}
         members = self._members
         for name, item in value.items():
-            field, kind, read = members[name]
+            field, kind, read = members.get(name) or self._find(name)
             if type(item) is kind:  # isinstance would take true for an integer
                 found[field] = item
             elif field is None or item is None:
@@ -462,7 +457,7 @@ class _ObjectReader:
 
     def _last_spellings(self, value: dict[str, Any]) -> dict[str, Any]:
         """Return an object without all but the last spelling of each name."""
-        last = {self._members[name][0]: name for name, item in value.items() if item is not None}
+        last = {self._find(name)[0]: name for name, item in value.items() if item is not None}
         return {name: value[name] for name in last.values()}
 
 
