@@ -82,8 +82,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# A number stays one if the release is unknown: 7 is Completed up to v1.5.1, and 9 since v1.5.2.
-_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -270,6 +268,14 @@ class ExecutionState:
         return self.state == "Completed" and not self._program_failed
 
     @property
+    def _may_be_completed(self) -> bool:
+        """Whether this attempt completed, or may have: its number has two meanings.
+
+        7 is Completed up to v1.5.1, and 9 since v1.5.2. Where the release is unknown, both stay.
+        """
+        return self.state in ("Completed", "7", "9")
+
+    @property
     def _program_failed(self) -> bool:
         """Whether the exit code is above 0. A WASM program without an exit code has -1."""
         return self.run_output is not None and self.run_output.exit_code > 0
@@ -315,8 +321,7 @@ class JobState:
         """
         if self.state != "Completed":
             return False
-        completed = [each for each in self.executions if each.state in _MAYBE_COMPLETED]
-        return not any(each._program_failed for each in completed)
+        return not any(each._may_be_completed and each._program_failed for each in self.executions)
 
     @property
     def nodes(self) -> dict[str, NodeState]:
@@ -1985,7 +1990,7 @@ def _format(response: StateResponse, options: Any) -> str:
 
 def _program_output(state: JobState) -> str:
     """Return what the completed programs printed. Say so if that is not all."""
-    completed = [each for each in state.executions if each.state in _MAYBE_COMPLETED]
+    completed = [each for each in state.executions if each._may_be_completed]
     outputs = [each.run_output for each in completed if each.run_output]
     if not completed:
         _say("no execution has completed, so there is no output")
