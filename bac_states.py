@@ -796,8 +796,6 @@ def _from_newer_job(
     job: dict[str, Any], listing: dict[str, Any], words: Mapping[int, str]
 ) -> JobState:
     """Make the models from the newer API's job and the listing of its executions."""
-    if not job.get("id"):
-        raise _Mismatch("it has no state, and no Job with an ID")
     state = job.get("state", {})
     word: str = state.get("state_type", "")
     executions = listing.get("items") or listing.get("executions") or ()
@@ -858,6 +856,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
     job = answer.get("job", {})
     state = answer.get("state")
     if state is None:
+        if not job.get("id"):
+            raise _Mismatch("it has no state, and no Job with an ID")
         words = _execution_words(server_version)
         state = _from_newer_job(job, answer.get("executions", {}), words)
     # A job may be asked for by its id, the start of it or its name. Up to v0.3.19 an answer has no
