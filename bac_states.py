@@ -108,7 +108,7 @@ class SDKError(Exception):
 
     `message` is one printable line of at most 400 characters. `status_code` is None if no answer
     came. `body` is the start of the answer's body, at most 8 KiB of text. `url` is where it was
-    asked. `retry_after` is in whole seconds, or None if the server names none.
+    asked. `retry_after` is in seconds, or None if the server names no whole number of them.
     """
 
     def __init__(
@@ -995,7 +995,7 @@ class _Connection:
 class _Stream(io.RawIOBase):
     """What a connection receives. An end that cuts an answer short is an OSError.
 
-    http.client would take some of these ends for the end of the headers or of the last chunk.
+    http.client would take an end within the headers, or within a trailer, for their own end.
     """
 
     def __init__(self, connection: _Connection) -> None:
@@ -1508,9 +1508,10 @@ def _ask_for_executions(
         try:
             response = _ask_on(call, route, deadline)
         except SDKError as error:
-            if _is_temporary(error) or isinstance(error, DecodeError):
-                raise  # this route may list them, and among them one whose program failed
-            continue  # it refuses for good
+            may_list_them = _is_temporary(error) or isinstance(error, DecodeError)
+            if may_list_them:
+                raise  # for the program of one of them may have failed
+            continue
         # Only the newer API tells the job's type, by which a wait for a service ends.
         state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
         return dataclasses.replace(response, state=state)
@@ -1736,7 +1737,7 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             progress.answered(response)
             if _has_ended(response.state):
                 return response
-        time.sleep(max(0, min(progress.next_pause(), end - time.monotonic())))
+        time.sleep(max(0, min(progress.take_pause(), end - time.monotonic())))
     raise progress.timeout(limit) from progress.error
 
 
@@ -1779,7 +1780,7 @@ class _Progress:
         self.failures = 0
         self.why = f"it is {word}: {state.status}" if state.status else f"it is {word}"
 
-    def next_pause(self) -> float:
+    def take_pause(self) -> float:
         """Return the seconds to the next question, and make the next pause longer."""
         pause = self.pause
         self.pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
