@@ -419,17 +419,15 @@ class _ObjectReader:
         self, model: Callable[..., Any], types: Mapping[str, type], **readers: _Reader
     ) -> None:
         self._model = model
-        self._members: dict[str, tuple[Any, Any, Any]] = {}  # by each spelling of their names
+        # Maps each spelling of a name to the field, its type and its reader, one of which is None.
+        self._members: dict[str, tuple[Any, Any, Any]] = {}
         for field, kind in types.items():
             self._members[_folded(field)] = (field, kind, None)
-        for field, read in readers.items():  # instead of the type, if there is one
+        for field, read in readers.items():
             self._members[_folded(field)] = (field, None, read)
 
     def _find(self, name: str) -> tuple[Any, Any, Any]:
-        """Return a member's field, and the field's type or reader; three Nones if it is unknown.
-
-        Spellings are remembered, so that each is folded once.
-        """
+        """Find a member by its folded name, and remember the spelling. Unknown: three Nones."""
         member = self._members.get(_folded(name), (None, None, None))
         if len(self._members) < 500 and len(name) < 100:  # a server may invent names, and long ones
             self._members[name] = member
@@ -448,16 +446,16 @@ class _ObjectReader:
         members = self._members
         for name, item in value.items():
             field, kind, read = members.get(name) or self._find(name)
-            if type(item) is kind:  # isinstance would take true for an integer
-                found[field] = item
-            elif field is None or item is None:
+            if field is None or item is None:
                 continue
-            elif read is None:
-                raise _wrong_type(kind.__name__, item, name)
-            elif field in found:  # by another spelling; to read a list in each would take too long
-                return self(self._last_spellings(value))
-            else:
+            if read is None:
+                if type(item) is not kind:  # isinstance would take true for an integer
+                    raise _wrong_type(kind.__name__, item, name)
+                found[field] = item
+            elif field not in found:
                 found[field] = _read_at(name, read, item)
+            else:  # two spellings; a hostile server could send a list in hundreds
+                return self(self._last_spellings(value))
         return found if self._model is dict else self._model(**found)
 
     def _last_spellings(self, value: dict[str, Any]) -> dict[str, Any]:
