@@ -691,16 +691,15 @@ def _read_state(value: Any) -> JobState:
     if value and not any(map(_read_state_members.knows, value)):
         # {"StateType": ...}, for example, is only a part of the newer API's answer.
         raise _Mismatch("nothing in it belongs to a job's state")
-    executions = state.get("nodes") or state.get("executions") or state.get("shards") or ()
-    word = state.get("state", "")
     # Up to v0.3.19 it has only nodes and, while no node has the job, not even these.
-    if not word and ("nodes" in state or not state):
-        word = _job_state(executions)
+    if "nodes" in state or not state:
+        shards = state.get("nodes", ())
+        return JobState(state=_job_state(shards), executions=shards)
     return JobState(
         job_id=state.get("job_id", ""),
-        state=word,
+        state=state.get("state", ""),
         status=state.get("status", ""),
-        executions=executions,
+        executions=state.get("executions") or state.get("shards") or (),
         version=state.get("version", 0),
         create_time=state.get("create_time", ""),
         update_time=state.get("update_time", ""),
