@@ -857,14 +857,18 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
             raise _Mismatch("it has no state, and no Job with an ID")
         words = _execution_words(server_version)
         state = _from_newer_job(job, answer.get("executions", {}), words)
-    # A job may be asked for by its id, the start of it or its name. Up to v0.3.19 an answer has no
-    # id, and is taken for the right one.
-    if asked and state.job_id:
-        is_asked = state.job_id.startswith(asked) or job.get("name") == asked
-        if not is_asked:
-            raise _Mismatch(f"it is about the job {state.job_id}")
+    _check_is_asked(asked, state.job_id, job.get("name", ""))
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
     return StateResponse(state, server_version, raw)
+
+
+def _check_is_asked(asked: str, job_id: str, name: str) -> None:
+    """Refuse an answer about another job. Up to v0.3.19 an answer has no id, and is accepted.
+
+    A job may be asked for by its id, the start of it or its name.
+    """
+    if job_id and not job_id.startswith(asked) and name != asked:
+        raise _Mismatch(f"it is about the job {job_id}")
 
 
 def _parse(document: object) -> Any:
