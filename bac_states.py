@@ -1532,11 +1532,11 @@ def _send(call: _Call, route: _Route, deadline: float) -> _Answer:
     path = route.path(call.request.job_id)
     asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}
     data = json.dumps(asked).encode() if route.method == "POST" else b""
+    # Raised in the handler, our error would keep the caught one as its context, secrets and all.
     try:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
         error = caught
-    # Raised in the handler, it would keep the caught one as its __context__, secrets and all.
     raise _no_answer(call, path, error) from call.secrets.safe_cause(error)
 
 
@@ -1576,7 +1576,7 @@ def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
     try:
         return _decode(answer.body, version, call.request.job_id)
     except _DECODING_ERRORS as caught:
-        error = caught  # and raised below, as in `_send`
+        error = caught  # ours is raised below, as in `_send`
     why = f"not a job's state: {error}"
     path = call.secrets.hide(getattr(error, "path", ""))
     cause = call.secrets.safe_cause(error, answer.text)
@@ -1612,10 +1612,10 @@ def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     status, text = answer.status, answer.text
     # Where the route is there, the JobStore answers (v1.5.0+).
     is_of_job_store = re.search(r'"Component"\s*:\s*"JobStore"', text)
-    if status == 404 and is_of_job_store:
-        return JobNotFound
     if status == 410 or (status in (404, 405) and not is_of_job_store):
         return _MissingRoute
+    if status == 404:
+        return JobNotFound
     if status == 500 and re.search("(?i)job not found|no job found", text):  # up to v1.4.0
         return JobNotFound
     # Since v1.7.0 a server with users answers so on a route that it does not have.
