@@ -317,7 +317,8 @@ class JobState:
         """Whether the job is Completed, and no program in a completed execution failed.
 
         CompletedPartially and PartialError are no success. An attempt that Failed before another
-        completed does not matter. If the server lists no executions, the job's word alone counts.
+        completed does not matter; one whose number may mean Completed does. If the server lists no
+        executions, the job's word alone counts.
         """
         if self.state != "Completed":
             return False
@@ -722,7 +723,7 @@ def _read_result(value: Any) -> StorageSpec:
     """Read where the results are: first their Type, which says how to read the Params."""
     result = _read_type_and_params(value)
     source = result.get("type", "")
-    params = result.get("params", {})  # not read yet
+    params = result.get("params", {})  # as they came
     if not source:
         return StorageSpec()
     if source.lower() == "s3":
@@ -1372,7 +1373,7 @@ class _Secrets:
     """The credentials that are sent. A server may quote them, and errors mask them then.
 
     Not masked are the password within a Basic authorization, the value of a single cookie, a secret
-    that was cut or has under 8 characters, and escapes as in URLs and HTML.
+    that was cut or has under 8 characters, and other escapes, as in URLs or HTML.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
