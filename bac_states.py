@@ -1447,14 +1447,14 @@ class _Call:
         self.request = _usable_request("job_id", request)
         self.timeout = _usable_seconds("timeout", timeout)
         usable_headers = _usable_headers(headers)
+        proxy_authorization = usable_headers.pop("Proxy-Authorization", None)  # for a proxy alone
         _check_context(context)
         address = _environment_server() if url is None else _usable_url("server_url", url)
         credentials: dict[str, str] = {}
         if url is None or shares_environment:
             credentials = _environment_credentials()
             context = context or _environment_context()
-        authorization = usable_headers.pop("Proxy-Authorization", None)  # for a proxy alone
-        proxy = _find_proxy(address, authorization)
+        proxy = _find_proxy(address, proxy_authorization)
         # A caller may replace Host and the credentials, but none of ours.
         self.headers = {"Host": address.netloc, **credentials, **usable_headers, **_OUR_HEADERS}
         self.server = _Server(address, proxy, context)
