@@ -97,7 +97,7 @@ def _shorten(text: str, limit: int = _MAX_PART) -> str:
 
 def _one_line(text: str, limit: int = _MAX_PART) -> str:
     """Put a text of the server on one line: line ends and tabs become blanks."""
-    return _shorten(re.sub(r"[\r\n\t]+", " ", text).strip(), limit)
+    return _shorten(re.sub(r"[\r\n\t]+", " ", text).rstrip(), limit)
 
 
 # ---------------------------------------------------------------------------------------- errors
@@ -2007,7 +2007,7 @@ def _program_output(state: JobState) -> str:
 def _table(state: JobState, asked: str) -> str:
     """Return a line for the job, a row for each execution, and what failed programs said last."""
     job = [state.job_id or asked, state.state, state.status]
-    lines = ["  ".join(_one_line(text, _MAX_REASON) for text in job if text)]
+    lines = ["  ".join(_one_line(text.strip(), _MAX_REASON) for text in job if text)]
     if state.executions:
         lines += _rows(state.executions)
     for execution in state.executions:
@@ -2037,7 +2037,7 @@ def _cells(execution: ExecutionState) -> list[str]:
         _location(execution.published_results or StorageSpec()),
         execution.status or output.runner_error,
     ]
-    return [_one_line(cell) for cell in cells]
+    return [_one_line(cell.strip()) for cell in cells]
 
 
 def _exit_cell(execution: ExecutionState) -> str:
@@ -2064,7 +2064,7 @@ def _stderr_tail(execution: ExecutionState) -> list[str]:
     text = output.stderr.rstrip()
     if not has_failed or not text:
         return []
-    heading = f"{_one_line(execution.node_id)}, standard error:"
+    heading = f"{_one_line(execution.node_id.strip())}, standard error:"
     tail = [f"  {_one_line(line)}" for line in text.split("\n")[-5:]]
     return [heading, *tail]
 
