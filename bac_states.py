@@ -883,7 +883,8 @@ def _parse(document: object) -> Any:
         text = document
     else:
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
-    has_limit = hasattr(sys, "set_int_max_str_digits")  # since 3.7.14, 3.8.14, 3.9.14 and 3.10.7
+    # Since 3.7.14, 3.8.14, 3.9.14 and 3.10.7 int() has a limit; 0 says that it is switched off.
+    has_limit = getattr(sys, "get_int_max_str_digits", int)() > 0
     parse_int = None if has_limit else _to_short_int
     return json.loads(text.lstrip("\ufeff"), parse_int=parse_int, parse_constant=_refuse_constant)
 

@@ -1326,9 +1326,10 @@ def test_an_integer_of_over_4300_digits_is_refused_by_a_python_without_a_limit_t
 
     check()
     set_limit = getattr(sys, "set_int_max_str_digits", lambda digits: None)
-    monkeypatch.delattr(sys, "set_int_max_str_digits", raising=False)  # as before 3.7.14
-    set_limit(0)
+    set_limit(0)  # switched off
     try:
+        check()
+        monkeypatch.delattr(sys, "get_int_max_str_digits", raising=False)  # as before 3.7.14
         check()
     finally:
         set_limit(4300)
