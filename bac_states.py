@@ -420,18 +420,19 @@ class _ObjectReader:
         self, model: Callable[..., Any], types: Mapping[str, type], **readers: _Reader
     ) -> None:
         self._model = model
-        # Maps each spelling of a name to the field, its type and its reader, one of which is None.
+        # By their folded names: the field, its type and its reader, one of which is None.
         self._members: dict[str, tuple[Any, Any, Any]] = {}
+        self._spelled: dict[str, tuple[Any, Any, Any]] = {}  # by the spellings that came so far
         for field, kind in types.items():
             self._members[_folded(field)] = (field, kind, None)
         for field, read in readers.items():
             self._members[_folded(field)] = (field, None, read)
 
     def _find(self, name: str) -> tuple[Any, Any, Any]:
-        """Find a member by its folded name, and remember the spelling. Unknown: three Nones."""
+        """Find a member, and remember how it is spelled. An unknown one is three Nones."""
         member = self._members.get(_folded(name), (None, None, None))
-        if len(self._members) < 500 and len(name) < 100:  # a server may invent names, and long ones
-            self._members[name] = member
+        if len(self._spelled) < 500 and len(name) < 100:  # a server may invent names, and long ones
+            self._spelled[name] = member
         return member
 
     def knows(self, name: str) -> bool:
@@ -444,19 +445,18 @@ class _ObjectReader:
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        members = self._members
+        spelled = self._spelled
         for name, item in value.items():
-            field, kind, read = members.get(name) or self._find(name)
+            field, kind, read = spelled.get(name) or self._find(name)
             if field is None or item is None:
                 continue
-            if read is None:
-                if type(item) is not kind:  # isinstance would take true for an integer
-                    raise _wrong_type(kind.__name__, item, name)
-                found[field] = item
-            elif field not in found:
-                found[field] = _read_at(name, read, item)
-            else:  # two spellings; a hostile server could send a list in hundreds
-                return self(self._last_spellings(value))
+            if read is not None:
+                if field in found:  # to read a list in hundreds of spellings would take too long
+                    return self(self._last_spellings(value))
+                item = _read_at(name, read, item)
+            elif type(item) is not kind:  # isinstance would take true for an integer
+                raise _wrong_type(kind.__name__, item, name)
+            found[field] = item
         return found if self._model is dict else self._model(**found)
 
     def _last_spellings(self, value: dict[str, Any]) -> dict[str, Any]:
