@@ -689,11 +689,11 @@ _read_state_members = _ObjectReader(
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     state = _read_state_members(value)
-    if value and not any(map(_read_state_members.knows, value)):
-        # {"StateType": ...}, for example, is only a part of the newer API's answer.
+    has_unknown_members_only = value and not any(map(_read_state_members.knows, value))
+    if has_unknown_members_only:  # {"StateType": ...}, for example, is a part of a newer answer
         raise _Mismatch("nothing in it belongs to a job's state")
-    # Up to v0.3.19 it has only nodes and, while no node has the job, not even these.
-    if "nodes" in state or not state:
+    has_nothing_yet = not state  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
+    if has_nothing_yet or "nodes" in state:
         shards = state.get("nodes", ())
         return JobState(state=_job_state(shards), executions=shards)
     return JobState(
@@ -864,11 +864,10 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
 
 
 def _check_is_asked(asked: str, job_id: str, name: str) -> None:
-    """Refuse an answer about another job. Up to v0.3.19 an answer has no id, and is accepted.
-
-    A job may be asked for by its id, the start of it or its name.
-    """
-    if job_id and not job_id.startswith(asked) and name != asked:
+    """Refuse an answer about another job than the one asked for by id, start of the id or name."""
+    if not asked or not job_id:  # `decode` asks for none, and up to v0.3.19 an answer has no id
+        return
+    if not job_id.startswith(asked) and name != asked:
         raise _Mismatch(f"it is about the job {job_id}")
 
 
