@@ -935,6 +935,35 @@ def _seconds_left(deadline: float) -> float:
     return min(left, 2e6)  # the timeout of a socket overflows at 2.1e6
 
 
+class _Stream(io.RawIOBase):
+    """What a connection receives. An end that cuts an answer short is an OSError.
+
+    http.client would take an end within the headers, or within a trailer, for their own end.
+    """
+
+    def __init__(self, timed_socket: Callable[[], socket.socket]) -> None:
+        self._timed_socket = timed_socket
+        self.may_end = False  # until the headers say that the body ends with the connection
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self._timed_socket().recv_into(buffer)
+        if size == 0 and not self.may_end:
+            raise OSError("the answer was cut short")
+        return size
+
+
+def _ends_with_connection(headers: http.client.HTTPMessage) -> bool:
+    """Tell whether a body ends with the connection, since it has neither a length nor chunks."""
+    # An empty Transfer-Encoding is none.
+    return "Content-Length" not in headers and not headers.get("Transfer-Encoding")
+
+
 class _Connection:
     """A connection whose every step ends by its deadline."""
 
@@ -984,7 +1013,8 @@ class _Connection:
 
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response. Its body is still to come."""
-        stream: Any = _Stream(self)  # HTTPResponse wants a socket, but calls only its makefile()
+        # HTTPResponse wants a socket, but calls only its makefile().
+        stream: Any = _Stream(self.timed_socket)
         response = self._opened.enter_context(http.client.HTTPResponse(stream))
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
@@ -992,35 +1022,6 @@ class _Connection:
             raise OSError(f"its headers cannot be parsed ({error})") from error
         stream.may_end = _ends_with_connection(response.headers)
         return response
-
-
-class _Stream(io.RawIOBase):
-    """What a connection receives. An end that cuts an answer short is an OSError.
-
-    http.client would take an end within the headers, or within a trailer, for their own end.
-    """
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-        self.may_end = False  # until the headers say that the body ends with the connection
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        size = self._connection.timed_socket().recv_into(buffer)
-        if size == 0 and not self.may_end:
-            raise OSError("the answer was cut short")
-        return size
-
-
-def _ends_with_connection(headers: http.client.HTTPMessage) -> bool:
-    """Tell whether a body ends with the connection, since it has neither a length nor chunks."""
-    # An empty Transfer-Encoding is none.
-    return "Content-Length" not in headers and not headers.get("Transfer-Encoding")
 
 
 def _check_framing(headers: http.client.HTTPMessage) -> None:
