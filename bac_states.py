@@ -1511,7 +1511,7 @@ def _ask_for_executions(
         try:
             response = _ask_on(call, route, deadline)
         except SDKError as error:
-            may_list_them = _is_temporary(error) or isinstance(error, DecodeError)
+            may_list_them = isinstance(error, (TransportError, DecodeError)) or _is_temporary(error)
             if may_list_them:
                 raise  # for the program of one of them may have failed
             continue
