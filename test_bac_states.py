@@ -1977,6 +1977,24 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
         assert (ask(server, NEWER_JOB).raw, server.asked) == (empty, ["jobs"])
 
 
+def test_a_job_without_its_executions_does_not_count_if_the_next_certificate_is_untrusted(
+    serve, tls
+):
+    class Fickle(ssl.SSLContext):
+        names = iter(["127.0.0.1", "other.test"])
+
+        def wrap_socket(self, sock, server_hostname):
+            return super().wrap_socket(sock, server_hostname=next(self.names))
+
+    job = {"Job": {"ID": NEWER_JOB, "State": {"StateType": "Completed"}}}
+    server = serve(jobs=json_reply(job), tls=tls.server)
+    context = Fickle(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(tls.trusted)
+    error = refused(server, TransportError, request=NEWER_JOB, ssl_context=context)
+    assert "not trusted" in error.message
+    assert server.asked == ["jobs"]
+
+
 @pytest.mark.parametrize("job_id", [*ORDERS, "x" * 1000], ids=["an older id", "j-", "a long id"])
 def test_where_all_routes_are_missing_one_error_names_each(serve, job_id):
     server = serve(requester=GONE, jobs=NOT_ALLOWED, states=GO_404)
