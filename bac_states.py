@@ -2008,7 +2008,7 @@ def _program_output(state: JobState) -> str:
 def _table(state: JobState, asked: str) -> str:
     """Return a line for the job, a row for each execution, and what failed programs said last."""
     job = [state.job_id or asked, state.state, state.status]
-    lines = ["  ".join(_one_line(text.strip(), _MAX_REASON) for text in job if text)]
+    lines = ["  ".join(_one_line(text, _MAX_REASON) for text in job if text)]
     if state.executions:
         lines += _rows(state.executions)
     for execution in state.executions:
@@ -2038,7 +2038,7 @@ def _cells(execution: ExecutionState) -> list[str]:
         _location(execution.published_results or StorageSpec()),
         execution.status or output.runner_error,
     ]
-    return [_one_line(cell.strip()) for cell in cells]
+    return [_one_line(cell) for cell in cells]
 
 
 def _exit_cell(execution: ExecutionState) -> str:
@@ -2065,7 +2065,7 @@ def _stderr_tail(execution: ExecutionState) -> list[str]:
     text = output.stderr.rstrip()
     if not has_failed or not text:
         return []
-    heading = f"{_one_line(execution.node_id.strip())}, standard error:"
+    heading = f"{_one_line(execution.node_id)}, standard error:"
     tail = [f"  {_one_line(line)}" for line in text.split("\n")[-5:]]
     return [heading, *tail]
 

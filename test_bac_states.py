@@ -3140,7 +3140,7 @@ def test_of_a_failed_program_the_last_five_lines_of_its_standard_error_follow(ca
     assert words == [r"  a\x1b[2J", "  " + "x" * 197 + "..."]
     odd = {
         "State": "Failed",
-        "RunOutput": {"stderr": "1%\r2%\r3%\r4%\r5%\n  why\x0c\x85 \u2028.\r\n"},
+        "RunOutput": {"stderr": "1%\r2%\r3%\r4%\r5%\r\n  why\x0c\x85 \u2028.\r\n"},
     }
     assert table(capsys, serve, listed(odd))[4:] == ["  1% 2% 3% 4% 5%", r"    why\x0c\x85 \u2028."]
 
