@@ -421,14 +421,14 @@ class _ObjectReader:
     ) -> None:
         self._model = model
         # By their folded names: the field, its type and its reader, one of which is None.
-        self._members: dict[str, tuple[Any, Any, Any]] = {}
-        self._spelled: dict[str, tuple[Any, Any, Any]] = {}  # by the spellings that came so far
+        self._members: dict[str, tuple[str | None, Any, _Reader | None]] = {}
         for field, kind in types.items():
             self._members[_folded(field)] = (field, kind, None)
         for field, read in readers.items():
             self._members[_folded(field)] = (field, None, read)
+        self._spelled = self._members.copy()  # by the spellings that came so far
 
-    def _find(self, name: str) -> tuple[Any, Any, Any]:
+    def _find(self, name: str) -> tuple[str | None, Any, _Reader | None]:
         """Find a member, and remember how it is spelled. An unknown one is three Nones."""
         member = self._members.get(_folded(name), (None, None, None))
         if len(self._spelled) < 500 and len(name) < 100:  # a server may invent names, and long ones
