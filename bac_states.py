@@ -841,14 +841,11 @@ _read_answer = _ObjectReader(
 )
 
 
-def _lists_executions(document: dict[str, Any]) -> bool:
-    """Tell whether an answer lists executions: a "state" does, a "Job" only since v1.2.2."""
-    told = {_folded(name) for name, item in document.items() if item is not None}
-    return "state" in told or "executions" in told
+def _decode(document: object, server_version: str, asked: str = "") -> tuple[StateResponse, bool]:
+    """Decode an answer, and tell whether it lists executions: a "Job" does only since v1.2.2.
 
-
-def _decode(document: object, server_version: str, asked: str = "") -> StateResponse:
-    """Decode an answer. If a job was `asked` for, the answer has to be about that one."""
+    If a job was `asked` for, the answer has to be about that one.
+    """
     parsed = _parse(document)
     answer = _read_answer(parsed)
     job = answer.get("job", {})
@@ -860,7 +857,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> StateResp
         state = _from_newer_job(job, answer.get("executions", {}), words)
     _check_is_asked(asked, state.job_id, job.get("name", ""))
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
-    return StateResponse(state, server_version, raw)
+    lists_executions = "state" in answer or "executions" in answer
+    return StateResponse(state, server_version, raw), lists_executions
 
 
 def _check_is_asked(asked: str, job_id: str, name: str) -> None:
@@ -911,7 +909,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     if not isinstance(server_version, str):
         raise TypeError("server_version has to be text")
     try:
-        return _decode(document, server_version)
+        response, _ = _decode(document, server_version)
+        return response
     except _DECODING_ERRORS as error:
         path = getattr(error, "path", "")
         raise DecodeError(f"not a job's state: {error}", path=path) from error
@@ -1489,11 +1488,11 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     while untried:
         route = untried.pop(0)
         try:
-            response = _ask_on(call, route, deadline)
+            response, lists_executions = _ask_on(call, route, deadline)
         except _MissingRoute as refusal:
             missing.append((route, refusal))
             continue
-        if not _lists_executions(response.raw):
+        if not lists_executions:
             return _ask_for_executions(call, response, untried, deadline)
         call.prefer(route)
         return response
@@ -1509,7 +1508,7 @@ def _ask_for_executions(
     """
     for route in untried:
         try:
-            response = _ask_on(call, route, deadline)
+            response, _ = _ask_on(call, route, deadline)
         except SDKError as error:
             may_list_them = isinstance(error, (TransportError, DecodeError)) or _is_temporary(error)
             if may_list_them:
@@ -1521,8 +1520,11 @@ def _ask_for_executions(
     return incomplete
 
 
-def _ask_on(call: _Call, route: _Route, deadline: float) -> StateResponse:
-    """Ask on one route. A refusal is raised, as a `_MissingRoute` if the route is missing."""
+def _ask_on(call: _Call, route: _Route, deadline: float) -> tuple[StateResponse, bool]:
+    """Ask on one route, and return what `_decode` does.
+
+    A refusal is raised, as a `_MissingRoute` if the route is missing.
+    """
     answer = _send(call, route, deadline)
     if answer.status == 200:
         return _decode_answer(call, answer)
@@ -1572,7 +1574,7 @@ def _network_text(error: Exception, timeout: float) -> str:
     return text
 
 
-def _decode_answer(call: _Call, answer: _Answer) -> StateResponse:
+def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
     """Decode the body of a 200."""
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
