@@ -420,6 +420,7 @@ class _ObjectReader:
         self, model: Callable[..., Any], types: Mapping[str, type], **readers: _Reader
     ) -> None:
         self._model = model
+        self._readers = readers
         # By their folded names: the field, its type and its reader, one of which is None.
         self._members: dict[str, tuple[str | None, Any, _Reader | None]] = {}
         for field, kind in types.items():
@@ -445,24 +446,23 @@ class _ObjectReader:
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
+        again: dict[str, str] = {}  # fields that came once more, to the last spelling of their name
         spelled = self._spelled
         for name, item in value.items():
             field, kind, read = spelled.get(name) or self._find(name)
             if field is None or item is None:
                 continue
-            if read is not None:
-                if field in found:  # to read a list in hundreds of spellings would take too long
-                    return self(self._last_spellings(value))
-                item = _read_at(name, read, item)
-            elif type(item) is not kind:  # isinstance would take true for an integer
-                raise _wrong_type(kind.__name__, item, name)
-            found[field] = item
+            if read is None:
+                if type(item) is not kind:  # isinstance would take true for an integer
+                    raise _wrong_type(kind.__name__, item, name)
+                found[field] = item
+            elif field in found:
+                again[field] = name  # read below, and once: a server may send hundreds of spellings
+            else:
+                found[field] = _read_at(name, read, item)
+        for field, name in again.items():
+            found[field] = _read_at(name, self._readers[field], value[name])
         return found if self._model is dict else self._model(**found)
-
-    def _last_spellings(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Return an object without all but the last spelling of each name."""
-        last = {self._find(name)[0]: name for name, item in value.items() if item is not None}
-        return {name: value[name] for name in last.values()}
 
 
 def _check_size(items: Collection[Any]) -> None:

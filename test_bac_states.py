@@ -1107,6 +1107,8 @@ def test_of_names_that_fold_to_one_the_last_wins_unless_it_is_null():
     spelled = '"EXECUTIONS":[{}],"Executions":[1],"ExecutionS":[1],"executions":[{"NodeId":"n"}]'
     (only,) = executions_of(f'{{"state":{{{spelled},"EXECUTIONs":null}}}}')
     assert only.node_id == "n"
+    error = undecoded('{"state":{"EXECUTIONS":[{}],"executions":[{"State":1}]}}')
+    assert error.path == "state.executions[0].State"
     told = {'"State":"B","state":null': "B", '"State":"B","Nodes":null': "B", '"Nodes":{}': "New"}
     for members, state in told.items():
         assert decoded(f'{{"state":{{"JobID":"j",{members}}}}}').state == state
