@@ -880,9 +880,9 @@ def _parse(document: object) -> Any:
         text = document
     else:
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
-    # Since 3.7.14, 3.8.14, 3.9.14 and 3.10.7 int() has a limit; 0 says that it is switched off.
-    has_limit = getattr(sys, "get_int_max_str_digits", int)() > 0
-    parse_int = None if has_limit else _to_short_int
+    # int() has a limit since 3.7.14, 3.8.14, 3.9.14 and 3.10.7; if it is 0, it is switched off.
+    limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else 0
+    parse_int = None if limit else _to_short_int
     return json.loads(text.lstrip("\ufeff"), parse_int=parse_int, parse_constant=_refuse_constant)
 
 
@@ -1510,9 +1510,10 @@ def _ask_for_executions(
         try:
             response, _ = _ask_on(call, route, deadline)
         except SDKError as error:
+            # Without executions a Completed job counts as a success, even if its program failed.
             may_list_them = isinstance(error, (TransportError, DecodeError)) or _is_temporary(error)
             if may_list_them:
-                raise  # for the program of one of them may have failed
+                raise
             continue
         # Only the newer API tells the job's type, by which a wait for a service ends.
         state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
