@@ -446,7 +446,7 @@ class _ObjectReader:
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        again: dict[str, str] = {}  # fields that came once more, to the last spelling of their name
+        repeated: dict[str, str] = {}  # the last spelling of a name that came in several, by field
         spelled = self._spelled
         for name, item in value.items():
             field, kind, read = spelled.get(name) or self._find(name)
@@ -457,10 +457,10 @@ class _ObjectReader:
                     raise _wrong_type(kind.__name__, item, name)
                 found[field] = item
             elif field in found:
-                again[field] = name  # read below, and once: a server may send hundreds of spellings
+                repeated[field] = name  # only the last is read: a server may send hundreds
             else:
                 found[field] = _read_at(name, read, item)
-        for field, name in again.items():
+        for field, name in repeated.items():
             found[field] = _read_at(name, self._readers[field], value[name])
         return found if self._model is dict else self._model(**found)
 
@@ -689,8 +689,8 @@ _read_state_members = _ObjectReader(
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     state = _read_state_members(value)
-    has_unknown_members_only = value and not any(map(_read_state_members.knows, value))
-    if has_unknown_members_only:  # {"StateType": ...}, for example, is a part of a newer answer
+    knows_a_member = any(map(_read_state_members.knows, value))
+    if value and not knows_a_member:  # {"StateType": ...}, for example, is a part of a newer answer
         raise _Mismatch("nothing in it belongs to a job's state")
     has_nothing_yet = not state  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
     if has_nothing_yet or "nodes" in state:
@@ -887,7 +887,7 @@ def _parse(document: object) -> Any:
 
 
 def _to_short_int(digits: str) -> int:
-    """Do as a newer int(): the old one works for minutes on millions of digits."""
+    """Do as int() with its limit: without one it works for minutes on millions of digits."""
     if len(digits) > 4300:
         raise ValueError("an integer of more than 4300 digits")
     return int(digits)
