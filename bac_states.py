@@ -1615,14 +1615,13 @@ def _bad_answer(
 def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     """Tell what a status other than 200 means."""
     status, text = answer.status, answer.text
-    # Where the route is there, the JobStore answers (v1.5.0+).
-    is_of_job_store = re.search(r'"Component"\s*:\s*"JobStore"', text)
-    if status == 410 or (status in (404, 405) and not is_of_job_store):
-        return _MissingRoute
-    if status == 404:
+    is_of_job_store = re.search(r'"Component"\s*:\s*"JobStore"', text)  # v1.5.0+
+    if status == 404 and is_of_job_store:
         return JobNotFound
     if status == 500 and re.search("(?i)job not found|no job found", text):  # up to v1.4.0
         return JobNotFound
+    if status == 410 or (status in (404, 405) and not is_of_job_store):
+        return _MissingRoute
     # Since v1.7.0 a server with users answers so on a route that it does not have.
     if status in (403, 500) and route == _REQUESTER and "capability" in text:
         return _MissingRoute
