@@ -403,9 +403,9 @@ def _folded(name: str) -> str:
 def _types(model: Any) -> dict[str, type]:
     """Return the types of a model's fields, which their defaults tell: {"stdout": str, ...}.
 
-    A field whose default is None needs a reader.
+    A field whose default is None has none, so it needs a reader.
     """
-    return {field.name: type(field.default) for field in dataclasses.fields(model)}
+    return {f.name: type(f.default) for f in dataclasses.fields(model) if f.default is not None}
 
 
 class _ObjectReader:
@@ -438,7 +438,7 @@ class _ObjectReader:
 
     def knows(self, name: str) -> bool:
         """Tell whether there is a member of this name."""
-        return self._find(name)[0] is not None
+        return _folded(name) in self._members
 
     def __call__(self, value: Any) -> Any:
         if value is None:
@@ -449,17 +449,20 @@ class _ObjectReader:
         repeated: dict[str, str] = {}  # the last spelling of a name that came in several, by field
         spelled = self._spelled
         for name, item in value.items():
-            field, kind, read = spelled.get(name) or self._find(name)
+            member = spelled.get(name)
+            if member is None:
+                member = self._find(name)
+            field, kind, read = member
             if field is None or item is None:
                 continue
             if read is None:
                 if type(item) is not kind:  # isinstance would take true for an integer
                     raise _wrong_type(kind.__name__, item, name)
                 found[field] = item
-            elif field in found:
-                repeated[field] = name  # only the last is read: a server may send hundreds
-            else:
+            elif field not in found:
                 found[field] = _read_at(name, read, item)
+            else:
+                repeated[field] = name  # only the last is read: a server may send hundreds
         for field, name in repeated.items():
             found[field] = _read_at(name, self._readers[field], value[name])
         return found if self._model is dict else self._model(**found)
