@@ -692,12 +692,13 @@ _read_state_members = _ObjectReader(
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     state = _read_state_members(value)
-    knows_a_member = any(map(_read_state_members.knows, value))
-    if value and not knows_a_member:  # {"StateType": ...}, for example, is a part of a newer answer
+    if value and not any(map(_read_state_members.knows, value)):
+        # {"StateType": ...}, for example, is a part of a newer answer.
         raise _Mismatch("nothing in it belongs to a job's state")
-    has_nothing_yet = not state  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
-    if has_nothing_yet or "nodes" in state:
-        shards = state.get("nodes", ())
+    if not state:  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
+        return JobState(state="New")
+    if "nodes" in state:
+        shards = state["nodes"]
         return JobState(state=_job_state(shards), executions=shards)
     return JobState(
         job_id=state.get("job_id", ""),
