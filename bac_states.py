@@ -970,23 +970,24 @@ def _ends_with_connection(headers: http.client.HTTPMessage) -> bool:
 class _Connection:
     """A connection whose every step ends by its deadline."""
 
-    def __init__(self, deadline: float, opened: contextlib.ExitStack) -> None:
+    def __init__(self, peer: _Address, deadline: float, opened: contextlib.ExitStack) -> None:
         self.deadline = deadline
         self._opened = opened  # closes all that is opened here
-        self._sock: socket.socket  # `dial` opens it, `start_tls` replaces it
+        self._sock = self._dial(peer)
 
-    def dial(self, peer: _Address) -> None:
+    def _dial(self, peer: _Address) -> socket.socket:
         """Connect to the first address that answers."""
         port = peer.port or (443 if peer.scheme == "https" else 80)
         addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
         failure = OSError("the host has no address")
         for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-            share = _seconds_left(self.deadline) / (len(addresses) - tried)  # others need time, too
+            untried = len(addresses) - tried
+            share = _seconds_left(self.deadline) / untried  # the others need time, too
             try:
-                self._sock = self._opened.enter_context(socket.socket(family, kind, protocol))
-                self._sock.settimeout(share)
-                self._sock.connect(address)
-                return
+                sock = self._opened.enter_context(socket.socket(family, kind, protocol))
+                sock.settimeout(share)
+                sock.connect(address)
+                return sock
             except OSError as error:  # try the next: this machine may lack IPv6, for example
                 failure = error
         raise failure
@@ -1096,11 +1097,8 @@ class _Proxy:
     address: _Address
     headers: Mapping[str, str]
 
-    def connect(self, connection: _Connection, server: _Address) -> None:
-        """Connect to the proxy and, for https, through it to the server (RFC 9110, 9.3.6)."""
-        connection.dial(self.address)
-        if server.scheme == "http":
-            return
+    def open_tunnel(self, connection: _Connection, server: _Address) -> None:
+        """Let the proxy connect us to a server (RFC 9110, 9.3.6)."""
         target = server.netloc if server.port else f"{server.netloc}:443"
         response = connection.request("CONNECT", target, {"Host": target, **self.headers})
         if not 200 <= response.status < 300:
@@ -1125,8 +1123,7 @@ class _Server:
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
             headers = {**headers, **self.proxy.headers}
         with contextlib.ExitStack() as opened:
-            connection = _Connection(deadline, opened)
-            self._connect(connection)
+            connection = self._connect(deadline, opened)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
@@ -1136,15 +1133,16 @@ class _Server:
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
-    def _connect(self, connection: _Connection) -> None:
-        """Connect to the server, for https by TLS."""
-        if self.proxy:
-            self.proxy.connect(connection, self.address)
-        else:
-            connection.dial(self.address)
+    def _connect(self, deadline: float, opened: contextlib.ExitStack) -> _Connection:
+        """Connect to the server, through its proxy if it has one, and for https by TLS."""
+        peer = self.proxy.address if self.proxy else self.address
+        connection = _Connection(peer, deadline, opened)
         if self.address.scheme == "https":
+            if self.proxy:
+                self.proxy.open_tunnel(connection, self.address)
             self.context = self.context or ssl.create_default_context()  # 16 ms, so do it once
             connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
+        return connection
 
 
 # ------------------------------------------------------------------------ arguments, environment
