@@ -1506,15 +1506,16 @@ def _ask_for_executions(
 ) -> StateResponse:
     """Ask on the other routes for the executions, which the newer API lists since v1.2.2.
 
-    The incomplete answer counts if each of them is missing or refuses for good.
+    The incomplete answer counts only if each of them is missing or refuses for good: without
+    executions a Completed job counts as a success, even if its program failed.
     """
     for route in untried:
         try:
             response, _ = _ask_on(call, route, deadline)
-        except SDKError as error:
-            # Without executions a Completed job counts as a success, even if its program failed.
-            may_list_them = isinstance(error, (TransportError, DecodeError)) or _is_temporary(error)
-            if may_list_them:
+        except (TransportError, DecodeError):
+            raise
+        except SDKError as refusal:
+            if _is_temporary(refusal):
                 raise
             continue
         # Only the newer API tells the job's type, by which a wait for a service ends.
