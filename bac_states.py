@@ -1735,10 +1735,11 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
-            if isinstance(error, TransportTimeout) and time.monotonic() >= end:
-                break  # the limit cut it short, so the server is not to blame
-            gives_up = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
-            if gives_up or not _is_temporary(error):
+            was_cut_by_limit = isinstance(error, TransportTimeout) and time.monotonic() >= end
+            if was_cut_by_limit:  # the server is not to blame
+                break
+            was_the_last_try = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
+            if was_the_last_try or not _is_temporary(error):
                 raise
             progress.failed(error)
         else:
@@ -1758,6 +1759,7 @@ class _Progress:
         self.url = self.hide(call.server.address.geturl())
         self.job_id = _shorten(self.hide(call.request.job_id), 99)
         self.response: StateResponse | None = None  # the last one
+        self.word = ""  # for its state
         self.error: SDKError | None = None  # of the last question, if it has no answer
         self.failures = 0  # in a row
         self.pause = _FIRST_PAUSE
@@ -1777,12 +1779,10 @@ class _Progress:
             self.say("the server answers again")
         state = response.state
         word = state.state or "in no state yet"
-        if self.response is None:
-            is_news = not _has_ended(state)  # if it has, it is about to be returned
-        else:
-            is_news = state.state != self.response.state.state
-        if is_news:
+        ended_at_once = self.response is None and _has_ended(state)  # the answer itself says so
+        if word != self.word and not ended_at_once:
             self.say(self.hide(f"{self.job_id}: {word}"))
+        self.word = word
         self.response = response
         self.error = None
         self.failures = 0
