@@ -1032,6 +1032,7 @@ def _check_framing(headers: http.client.HTTPMessage) -> None:
     """Refuse what http.client overlooks, and a body that is declared as too large."""
     transfer_coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
     content_coding = ", ".join(headers.get_all("Content-Encoding", [])).strip().lower()
+    # http.client knows chunks only by this very word.
     if transfer_coding not in ("", "chunked") or content_coding not in ("", "identity"):
         raise OSError("the answer has a coding that was not asked for")
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
@@ -1396,15 +1397,15 @@ class _Secrets:
             text = text.replace(secret, "***")
         return text
 
-    def safe_cause(self, error: Exception, kept: str = "") -> Exception | None:
+    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
         """Return an error as the cause of ours, or None if it tells a secret.
 
-        A traceback would show its text and those of its own causes. `kept` is another text that it
-        keeps, as a JSONDecodeError keeps the document.
+        A traceback shows its text and those of its own causes, and an error of json keeps the
+        whole document.
         """
         import traceback  # only errors need it
 
-        told = "".join(traceback.format_exception(type(error), error, None)) + kept
+        told = "".join(traceback.format_exception(type(error), error, None)) + document
         return error if self.hide(told) == told else None
 
 
@@ -2002,7 +2003,7 @@ def _program_output(state: JobState) -> str:
     completed = [each for each in state.executions if each._may_be_completed]
     outputs = [each.run_output for each in completed if each.run_output]
     if not completed:
-        _say("no execution has completed, so there is no output")
+        _say("no execution has completed, so no output is printed")
     elif not outputs:
         _say("the server kept no output")
     elif any(output.stdout_truncated for output in outputs):
