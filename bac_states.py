@@ -861,7 +861,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> tuple[Sta
         state = _from_newer_job(job, answer.get("executions", {}), words)
     _check_is_asked(asked, state.job_id, job.get("name", ""))
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
-    lists_executions = "state" in answer or "executions" in answer
+    lists_executions = "state" in answer or bool(answer.get("executions"))
     return StateResponse(state, server_version, raw), lists_executions
 
 
