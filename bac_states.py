@@ -1269,13 +1269,16 @@ def _parse_proxy(url: str) -> _Proxy | None:
     return _Proxy(address, headers)
 
 
+# In every spelling: 127.1 and 0:0:0:0:0:0:0:1 are loopback, too.
+_LOOPBACK = r"localhost\.?|(::ffff:)?127(\.\d+){1,3}\.?|[0:]+:0*1"
+
+
 def _find_proxy(server: _Address, authorization: str | None) -> _Proxy | None:
     """Find the proxy for a server in the environment, if there is one, as urllib does.
 
     If the caller gave an `authorization` for it, that replaces the one of its URL.
     """
-    is_loopback = re.fullmatch(r"localhost\.?|127(\.\d+){3}|::1", server.hostname or "")
-    if is_loopback:  # Bacalhau's tools ask it directly, too
+    if re.fullmatch(_LOOPBACK, server.hostname or ""):  # Bacalhau's tools ask it directly, too
         return None
     proxy_url = getproxies().get(server.scheme)
     if not proxy_url or proxy_bypass(server.netloc):

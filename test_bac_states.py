@@ -2275,7 +2275,11 @@ def test_https_goes_through_a_proxy_by_connect(monkeypatch, serve, tls):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "LOCALHOST.", "[::1]"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.8.9.1", "127.1", "127.0.0.1.", "localhost", "LOCALHOST."]
+    + ["[::1]", "[0::1]", "[0:0:0:0:0:0:0:1]", "[::0001]", "[::ffff:127.0.0.1]"],
+)
 def test_loopback_and_what_no_proxy_names_are_never_asked_through_a_proxy(
     monkeypatch, connections, scheme, host
 ):
