@@ -1351,8 +1351,13 @@ def _environment_credentials() -> dict[str, str]:
 def _environment_context() -> ssl.SSLContext | None:
     """Return a context that trusts the environment's certificates, if it names any."""
     path = _variable("BACALHAU_API_TLS_CAFILE")
+    if not path:
+        return None
     try:
-        return ssl.create_default_context(cafile=path) if path else None
+        context = ssl.create_default_context(cafile=path)
+        if context.cert_store_stats()["x509"] == 0:
+            raise ValueError("it has revocations alone")
+        return context
     except (OSError, ValueError) as error:
         raise ValueError("BACALHAU_API_TLS_CAFILE has to name a file of certificates") from error
 

@@ -538,6 +538,10 @@ CERTIFICATE = pem(
     "CERTIFICATE",
     "MIIBnTCCAUKgAwIBAgIBATAKBggqhkjOPQQDAjATMREwDwYDVQQDDAhsb29wYmFjazAgFw0yMDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowEzERMA8GA1UEAwwIbG9vcGJhY2swWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQeoZ/bb1/frR7gx01faIX+hu9V0O9iVXIY3tHymkdyYlT9peFKDP1bng19xNQ9sjCObsTCVfICGBAGVdI08MV5o4GEMIGBMA8GA1UdEwEB/wQFMAMBAf8wDgYDVR0PAQH/BAQDAgKEMB0GA1UdDgQWBBQdRr5rQBLFXIkSmJBhyBVekTNmgjAfBgNVHSMEGDAWgBQdRr5rQBLFXIkSmJBhyBVekTNmgjAeBgNVHREEFzAVhwR/AAABgg1sb29wYmFjay50ZXN0MAoGCCqGSM49BAMCA0kAMEYCIQC5mE7Ixwav2buRhVAjqurDYzOP8AlzPBdAuc9GiRuI2wIhAI2pDXEryHg5QX+ha6w1EQoHFWGc8oN8sK48FdlJZDPp",
 )
+REVOCATIONS = pem(  # none of its certificates are revoked
+    "X509 CRL",
+    "MIGsMFQCAQEwCgYIKoZIzj0EAwIwEzERMA8GA1UEAwwIbG9vcGJhY2sXDTI2MTEyODA5MDk0MFoYDzIxMjYxMTA0MDkwOTQwWqAOMAwwCgYDVR0UBAMCAQEwCgYIKoZIzj0EAwIDSAAwRQIgHpFP4kkhZD/xe5/YKDEvOz5GknvqRu2rcGYgu1IrG3cCIQDcPcAgbDuJxj1UraqidtHJXlHELwtCEeUdaBHN9OksYw==",
+)
 
 
 class Tls:
@@ -2369,6 +2373,15 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_unless_a_context_says_
     anything.verify_mode = ssl.CERT_NONE
     for context in (tls.client, anything):
         assert ask(server, ssl_context=context).state.succeeded
+
+
+def test_a_file_of_revocations_alone_is_no_file_of_certificates(monkeypatch, tmp_path):
+    revocations = tmp_path / "revocations.pem"
+    revocations.write_text(REVOCATIONS)
+    set_environment(monkeypatch, HOST="https://127.0.0.1:1", TLS_CAFILE=str(revocations))
+    with pytest.raises(ValueError, match="BACALHAU_API_TLS_CAFILE") as caught:
+        bac_states.get(JOB)
+    assert type(caught.value) is ValueError
 
 
 def test_the_environment_s_certificates_are_trusted_for_its_server_alone(monkeypatch, serve, tls):
