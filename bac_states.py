@@ -1580,7 +1580,7 @@ def _network_text(error: Exception, timeout: float) -> str:
     if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
         return f"timed out after {timeout:g} s"
     if not isinstance(error, OSError):
-        return f"{type(error).__name__}: {error}"
+        return f"it is not valid HTTP ({type(error).__name__}: {error})"
     text = error.strerror or str(error) or type(error).__name__
     if isinstance(error, ssl.SSLError):  # "[SSL: ALERT] what happened (_ssl.c:1006)"
         return "TLS failed: " + re.sub(r"^\[.*?\] | \(\S+\)$", "", text)
