@@ -421,17 +421,15 @@ class _ObjectReader:
     ) -> None:
         self._model = model
         self._readers = readers
-        # By their folded names: the field, its type and its reader, one of which is None.
-        self._members: dict[str, tuple[str | None, Any, _Reader | None]] = {}
-        for field, kind in types.items():
-            self._members[_folded(field)] = (field, kind, None)
-        for field, read in readers.items():
-            self._members[_folded(field)] = (field, None, read)
+        # By their folded names: the field, and its type if it has no reader.
+        self._members: dict[str, tuple[str | None, type | None]] = {}
+        for field in (*types, *readers):
+            self._members[_folded(field)] = (field, None if field in readers else types[field])
         self._spelled = self._members.copy()  # by the spellings that came so far
 
-    def _find(self, name: str) -> tuple[str | None, Any, _Reader | None]:
-        """Find a member, and remember how it is spelled. An unknown one is three Nones."""
-        member = self._members.get(_folded(name), (None, None, None))
+    def _find(self, name: str) -> tuple[str | None, type | None]:
+        """Find a member, and remember how it is spelled. An unknown one is (None, None)."""
+        member = self._members.get(_folded(name), (None, None))
         if len(self._spelled) < 500 and len(name) < 100:  # a server may invent names, and long ones
             self._spelled[name] = member
         return member
@@ -446,25 +444,29 @@ class _ObjectReader:
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        repeated: dict[str, str] = {}  # the last spelling of a name that came in several, by field
+        unread: dict[str, str] = {}  # the last spelling of each field that has a reader
         spelled = self._spelled
         for name, item in value.items():
             member = spelled.get(name)
             if member is None:
                 member = self._find(name)
-            field, kind, read = member
+            field, kind = member
             if field is None or item is None:
                 continue
-            if read is None:
-                if type(item) is not kind:  # isinstance would take true for an integer
-                    raise _wrong_type(kind.__name__, item, name)
+            if kind is None:
+                unread[field] = name
+            elif type(item) is kind:  # isinstance would take true for an integer
                 found[field] = item
-            elif field not in found:
-                found[field] = _read_at(name, read, item)
             else:
-                repeated[field] = name  # only the last is read: a server may send hundreds
-        for field, name in repeated.items():
-            found[field] = _read_at(name, self._readers[field], value[name])
+                raise _wrong_type(kind.__name__, item, name)
+        readers = self._readers
+        name = ""
+        try:
+            for field, name in unread.items():
+                found[field] = readers[field](value[name])
+        except _Mismatch as error:
+            error.keys.insert(0, name)
+            raise
         return found if self._model is dict else self._model(**found)
 
 
