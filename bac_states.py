@@ -640,9 +640,9 @@ def _from_shard(
 ) -> ExecutionState:
     """Make an execution. The keys of its node and shard stand in for what the shard leaves out."""
     filled = {
+        "shard_index": index,
         **shard,
-        "node_id": shard.get("node_id") or node_id,
-        "shard_index": shard.get("shard_index") or index,
+        "node_id": shard.get("node_id") or node_id,  # which may be there, and empty
         "state": _to_word(shard.get("state", ""), words),
     }
     return ExecutionState(**filled)

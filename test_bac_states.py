@@ -1388,9 +1388,10 @@ def test_a_shard_state_of_no_table_stays_its_digits_and_counts_as_active():
 
 
 def test_a_shard_has_its_index_and_its_node_from_their_keys_where_it_leaves_them_out():
-    shards = {"_0": {}, "_3": {"NodeId": ""}, "_1": {"NodeId": "c", "ShardIndex": 2}}
+    own = {"_1": {"NodeId": "c", "ShardIndex": 2}, "_4": {"ShardIndex": 0}}
+    shards = {"_0": {}, "_3": {"NodeId": "", "ShardIndex": None}, **own}
     found = [(e.node_id, e.shard_index) for e in executions_of(of_shards(**shards))]
-    assert found == [("n", 0), ("n", 3), ("c", 2)]
+    assert found == [("n", 0), ("n", 3), ("c", 2), ("n", 0)]
     for key in ("", "x", "-1", "1.0", "²", "1_0", " 1", "00", "01", "9" * 5000):
         assert undecoded(json.dumps(of_shards(**{"_" + key: {}}))).path[:15] == "state.Nodes.n.S"
 
