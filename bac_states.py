@@ -1851,8 +1851,9 @@ def _print(text: str) -> int:
         _write(text, sys.stdout)
         return 0
     except OSError as error:
-        if error.errno in (errno.EPIPE, errno.EINVAL):
-            return 141  # the reader went away, which Windows reports as EINVAL
+        is_of_windows = sys.platform == "win32" and error.errno == errno.EINVAL
+        if isinstance(error, ConnectionError) or is_of_windows:
+            return 141  # the reader went away
         problem = error.strerror or str(error)
     except ValueError as error:  # it was closed after Python started
         problem = str(error)

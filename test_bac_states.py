@@ -3438,7 +3438,9 @@ FAILURES = {
     "none": (None, 0),
     "full": (OSError(errno.ENOSPC, "No space left on device"), 1),
     "closed": (ValueError("I/O operation on closed file"), 1),
+    "not writable": (OSError(errno.EINVAL, "Invalid argument"), 1),
     "a pipe closed": (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141),
+    "a socket reset": (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), 141),
     "a pipe closed on Windows": (OSError(errno.EINVAL, "Invalid argument"), 141),
 }
 
@@ -3449,6 +3451,8 @@ def test_main_leaves_a_host_s_process_and_streams_as_they_are(monkeypatch, failu
     out, err = stream(error), stream()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
+    if failure.endswith("Windows"):
+        monkeypatch.setattr(sys, "platform", "win32")
 
     def process():
         files = [os.fstat(number).st_ino for number in (1, 2)]
