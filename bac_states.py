@@ -2006,7 +2006,7 @@ def _format(response: StateResponse, options: Any) -> str:
         return json.dumps(answer, default=vars, indent=2) + "\n"  # a model becomes a dict
     if options.output:
         return _program_output(response.state)
-    return _table(response.state, options.job_id)
+    return _table(response.state, options.job_id.strip())
 
 
 def _program_output(state: JobState) -> str:

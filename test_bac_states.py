@@ -3037,7 +3037,7 @@ def said(ran):
 def test_the_demo_prints_the_documented_job(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bac_states.py", "--demo"])
     assert (bac_states.main(), *capsys.readouterr()) == (0, DEMO_TABLE, "")
-    assert command(capsys, "--demo", JOB) == (0, DEMO_TABLE, "")
+    assert command(capsys, "--demo", f" {JOB}\r\n") == (0, DEMO_TABLE, "")
     assert command(capsys, "--demo", "--output") == (0, "Thu Nov 17 13:32:55 UTC 2022\n", "")
     ran = command(capsys, "--demo", "--json")
     expected = json.loads(json.dumps(dataclasses.asdict(decoded(DOCUMENTED))))
