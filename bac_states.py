@@ -2143,16 +2143,17 @@ def _flush(stream: Any) -> None:
 
 def _run_as_program() -> int:
     """Run the command as its own process. An installed console script calls this, too."""
+    import signal  # nothing else needs it
+
+    # Ctrl-C ends the process by its signal, so that a shell's loop around it ends, too.
+    ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as a shell's background job
+    if sys.platform != "win32" and not ignores:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _buffer_output()
     try:
         return main()
-    except KeyboardInterrupt:
-        import signal  # nothing else needs it
-
-        if sys.platform != "win32":  # end by the signal, so that a shell's loop around it ends, too
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
-        return 130  # on Windows, where os.kill would end it with another exit code
+    except KeyboardInterrupt:  # on Windows, where the signal would end it with another exit code
+        return 130
     finally:
         _flush(sys.stdout)
         _flush(sys.stderr)

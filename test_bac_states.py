@@ -3516,6 +3516,29 @@ def test_ctrl_c_ends_by_the_signal_without_a_traceback(serve, moment):
     assert err in (b"", f"bac_states: {JOB}: InProgress\n".encode())
 
 
+@on_posix
+def test_a_background_job_that_ignores_ctrl_c_goes_on(serve):
+    reached, goes_on = threading.Event(), threading.Event()
+
+    def asked(peer):
+        reached.set()
+        assert goes_on.wait(30)
+        peer.send(job_is())
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = subprocess.Popen(
+        [sys.executable, str(SOURCE), JOB, "--timeout", "30", "--server", serve(asked).url],
+        stdout=subprocess.PIPE,
+        env=plain_environment(),
+    )
+    signal.signal(signal.SIGINT, before)
+    assert reached.wait(30)
+    process.send_signal(signal.SIGINT)
+    goes_on.set()
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, b"Completed" in out) == (0, True)
+
+
 # ------------------------------------------------------------------------------------ 8 The file
 
 
