@@ -48,20 +48,14 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 from urllib.request import getproxies, proxy_bypass  # the latter is not documented
 
 # From top to bottom: errors, models, decoding, transport, arguments and environment, secrets,
 # asking, `get` and `wait`, the command. A `get` checks its arguments (`_Call`), goes from route to
 # route (`_ask`), sends the question on each (`_send`) and decodes the answer (`_decode`).
 
-TYPE_CHECKING = False  # type checkers take it for True
-if TYPE_CHECKING:  # importing typing at run time would make the import of this file 5 % slower
-    from typing import Any
-
-    _Reader = Callable[[Any], Any]
-    _Address = urllib.parse.SplitResult
-else:
-    Any = object  # typing.get_type_hints looks it up (on 3.10 and later)
+_Address = urllib.parse.SplitResult
 
 __all__ = [
     "BadRequest", "DecodeError", "ExecutionState", "InternalServerError", "JobNotFound", "JobState",
@@ -378,7 +372,7 @@ def _wrong_type(expected: str, value: object, *keys: str) -> _Mismatch:
 # A reader is a function that turns a JSON value into ours, or raises _Mismatch.
 
 
-def _read_at(key: str | int, read: _Reader, item: Any) -> Any:
+def _read_at(key: str | int, read: Callable[[Any], object], item: Any) -> Any:
     """Return `read(item)`. If that fails, put the key in front of the error's path."""
     try:
         return read(item)
@@ -417,7 +411,10 @@ class _ObjectReader:
     """
 
     def __init__(
-        self, model: Callable[..., Any], types: Mapping[str, type], **readers: _Reader
+        self,
+        model: Callable[..., Any],
+        types: Mapping[str, type],
+        **readers: Callable[[Any], object],
     ) -> None:
         self._model = model
         self._readers = readers
@@ -483,13 +480,13 @@ def _check_items(kind: type[Collection[Any]], items: Any) -> None:
     _check_size(items)
 
 
-def _read_array(read: _Reader, items: Any) -> tuple[Any, ...]:
+def _read_array(read: Callable[[Any], object], items: Any) -> tuple[Any, ...]:
     """Read an array, each element with `read`."""
     _check_items(list, items)
     return tuple(_read_at(index, read, item) for index, item in enumerate(items))
 
 
-def _read_map(read: _Reader, items: Any) -> dict[str, Any]:
+def _read_map(read: Callable[[Any], object], items: Any) -> dict[str, Any]:
     """Read an object whose keys are data, each value with `read`."""
     _check_items(dict, items)
     return {key: _read_at(key, read, item) for key, item in items.items()}
@@ -578,7 +575,7 @@ _read_storage = _ObjectReader(
     metadata=functools.partial(_read_map, _read_text),
 )
 _read_output = _ObjectReader(RunCommandResult, _types(RunCommandResult))
-_EXECUTION_READERS: dict[str, _Reader] = {
+_EXECUTION_READERS: dict[str, Callable[[Any], object]] = {
     "status": _read_status,
     "desired_state": _read_desired_state,
     "verification_result": _read_verification,
@@ -1078,8 +1075,7 @@ def _read_excerpt(response: http.client.HTTPResponse) -> bytearray:
     return body
 
 
-@dataclasses.dataclass
-class _Answer:
+class _Answer(NamedTuple):
     """What a server answered. Unless the status is 200, the body may be incomplete."""
 
     url: str
@@ -1093,8 +1089,7 @@ class _Answer:
         return self.body.decode("utf-8", "replace")
 
 
-@dataclasses.dataclass
-class _Proxy:
+class _Proxy(NamedTuple):
     """A proxy, and the headers that tell it who its user is."""
 
     address: _Address
@@ -1108,13 +1103,15 @@ class _Proxy:
             raise OSError(f"the proxy refuses a tunnel: {response.status} {response.reason}")
 
 
-@dataclasses.dataclass
 class _Server:
     """A server, and the proxy to ask it through, if any."""
 
-    address: _Address
-    proxy: _Proxy | None
-    context: ssl.SSLContext | None  # if it is None, it is made when it is first needed
+    def __init__(
+        self, address: _Address, proxy: _Proxy | None, context: ssl.SSLContext | None
+    ) -> None:
+        self.address = address
+        self.proxy = proxy
+        self.context = context  # if it is None, it is made when it is first needed
 
     def exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: float
@@ -1424,8 +1421,7 @@ class _Secrets:
 # holds the job's state; any other is a refusal, or says that the server does not have the route.
 
 
-@dataclasses.dataclass(frozen=True)
-class _Route:
+class _Route(NamedTuple):
     """Where servers of some releases are asked for a job's state."""
 
     method: str
