@@ -1493,9 +1493,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until the server has one, all within `seconds`."""
     deadline = time.monotonic() + seconds
     missing: list[tuple[_Route, SDKError]] = []
-    untried = list(call.routes)
-    while untried:
-        route = untried.pop(0)
+    untried = iter(call.routes)
+    for route in untried:
         try:
             response, lists_executions = _ask_on(call, route, deadline)
         except _MissingRoute as refusal:
@@ -1509,7 +1508,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 
 
 def _ask_for_executions(
-    call: _Call, incomplete: StateResponse, untried: list[_Route], deadline: float
+    call: _Call, incomplete: StateResponse, untried: Iterator[_Route], deadline: float
 ) -> StateResponse:
     """Ask on the other routes for the executions, which the newer API lists since v1.2.2.
 
