@@ -883,14 +883,23 @@ def _parse(document: object) -> Any:
         text = document
     else:
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
-    # int() has a limit since 3.7.14, 3.8.14, 3.9.14 and 3.10.7; if it is 0, it is switched off.
-    limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else 0
-    parse_int = None if limit else _to_short_int
-    return json.loads(text.lstrip("\ufeff"), parse_int=parse_int, parse_constant=_refuse_constant)
+    return json.loads(
+        text.lstrip("\ufeff"),
+        parse_int=None if _int_has_a_limit() else _to_short_int,
+        parse_constant=_refuse_constant,
+    )
+
+
+def _int_has_a_limit() -> bool:
+    """Tell whether int() refuses millions of digits, on which it would work for minutes.
+
+    It does since 3.7.14, 3.8.14, 3.9.14 and 3.10.7, unless a host has switched that off.
+    """
+    return hasattr(sys, "get_int_max_str_digits") and sys.get_int_max_str_digits() > 0
 
 
 def _to_short_int(digits: str) -> int:
-    """Do as int() with its limit: without one it works for minutes on millions of digits."""
+    """Do as int() with its limit."""
     if len(digits) > 4300:
         raise ValueError("an integer of more than 4300 digits")
     return int(digits)
