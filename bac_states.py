@@ -85,7 +85,7 @@ def _escape(text: str) -> str:
 
 def _shorten(text: str, limit: int = _MAX_PART) -> str:
     """Escape a text, and cut it to `limit` characters."""
-    escaped = _escape(text[: limit + 1])  # the last one only shows whether the text is too long
+    escaped = _escape(text[: limit + 1])  # no more is needed: escapes only make it longer
     return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
 
 
@@ -727,7 +727,7 @@ def _read_result(value: Any) -> StorageSpec:
     result = _read_type_and_params(value)
     source = result.get("type", "")
     params = result.get("params", {})  # as they came
-    if not source:
+    if not source:  # nothing was published
         return StorageSpec()
     if source.lower() == "s3":
         return StorageSpec(source, s3=_read_at("Params", _read_s3, params))
@@ -1068,7 +1068,8 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
         body += piece
         if len(body) > _MAX_ANSWER:
             raise OSError(_TOO_LARGE)
-    if not body and _ends_with_connection(response.headers):  # most likely it was cut
+    # So does an answer end whose server fails before its body.
+    if not body and _ends_with_connection(response.headers):
         raise OSError("the answer is empty")
     return body
 
@@ -1583,7 +1584,7 @@ def _network_text(error: Exception, timeout: float) -> str:
         return f"its certificate is not trusted (to trust it, {remedy}): {why}"
     if isinstance(error, http.client.IncompleteRead):  # not for a cut: `_Stream` tells of that
         return "the answer has a bad chunk size"
-    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the kernel's has ETIMEDOUT
+    if isinstance(error, _TIMEOUTS) and error.errno is None:  # the system's own has a number
         return f"timed out after {timeout:g} s"
     if not isinstance(error, OSError):
         return f"it is not valid HTTP ({type(error).__name__}: {error})"
@@ -1836,7 +1837,7 @@ def _write(text: str, stream: Any) -> None:
     """Write to a stream. What its encoding lacks or a terminal would act on is escaped."""
     if stream is None:  # it was closed when Python started
         raise OSError("it is closed")
-    if hasattr(stream, "isatty") and stream.isatty():
+    if hasattr(stream, "isatty") and stream.isatty():  # which may see no control but line ends
         text = "\n".join(map(_escape, text.split("\n")))
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -2149,9 +2150,9 @@ def _run_as_program() -> int:
     """Run the command as its own process. An installed console script calls this, too."""
     import signal  # nothing else needs it
 
-    # Ctrl-C ends the process by its signal, so that a shell's loop around it ends, too.
-    ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as a shell's background job
-    if sys.platform != "win32" and not ignores:
+    is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in a job in the background
+    if sys.platform != "win32" and not is_ignored:
+        # Ctrl-C ends the process by its signal, so that a shell's loop around it ends, too.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _buffer_output()
     try:
