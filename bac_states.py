@@ -76,6 +76,8 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
+# 7 is Completed up to v1.5.1, and 9 since v1.5.2. Where the release is unknown, both stay.
+_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -263,11 +265,8 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
-        """Whether this attempt completed, or may have: its number has two meanings.
-
-        7 is Completed up to v1.5.1, and 9 since v1.5.2. Where the release is unknown, both stay.
-        """
-        return self.state in ("Completed", "7", "9")
+        """Whether this attempt completed, or may have: its number has two meanings."""
+        return self.state in _MAYBE_COMPLETED
 
     @property
     def _program_failed(self) -> bool:
