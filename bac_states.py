@@ -1499,22 +1499,21 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until the server has one, all within `seconds`."""
     deadline = time.monotonic() + seconds
     missing: list[tuple[_Route, SDKError]] = []
-    untried = iter(call.routes)
-    for route in untried:
+    for tried, route in enumerate(call.routes, 1):
         try:
             response, lists_executions = _ask_on(call, route, deadline)
         except _MissingRoute as refusal:
             missing.append((route, refusal))
             continue
         if not lists_executions:
-            return _ask_for_executions(call, response, untried, deadline)
+            return _ask_for_executions(call, response, call.routes[tried:], deadline)
         call.prefer(route)
         return response
     raise _no_route(call, missing) from missing[-1][1]
 
 
 def _ask_for_executions(
-    call: _Call, incomplete: StateResponse, untried: Iterator[_Route], deadline: float
+    call: _Call, incomplete: StateResponse, untried: list[_Route], deadline: float
 ) -> StateResponse:
     """Ask on the other routes for the executions, which the newer API lists since v1.2.2.
 
