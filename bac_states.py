@@ -633,9 +633,9 @@ def _from_shard(
 ) -> ExecutionState:
     """Make an execution. The keys of its node and shard stand in for what the shard leaves out."""
     filled = {
-        "shard_index": index,
         **shard,
         "node_id": shard.get("node_id") or node_id,  # which may be there, and empty
+        "shard_index": shard.get("shard_index", index),
         "state": _to_word(shard.get("state", ""), words),
     }
     return ExecutionState(**filled)
@@ -686,24 +686,24 @@ _read_state_members = _ObjectReader(
 
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
-    state = _read_state_members(value)
+    members = _read_state_members(value)
     if value and not any(map(_read_state_members.knows, value)):
         # {"StateType": ...}, for example, is a part of a newer answer.
         raise _Mismatch("nothing in it belongs to a job's state")
-    if not state:  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
+    if not members:  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
         return JobState(state="New")
-    if "nodes" in state:
-        shards = state["nodes"]
+    if "nodes" in members:
+        shards = members["nodes"]
         return JobState(state=_job_state(shards), executions=shards)
     return JobState(
-        job_id=state.get("job_id", ""),
-        state=state.get("state", ""),
-        status=state.get("status", ""),
-        executions=state.get("executions") or state.get("shards") or (),
-        version=state.get("version", 0),
-        create_time=state.get("create_time", ""),
-        update_time=state.get("update_time", ""),
-        timeout_at=state.get("timeout_at", ""),
+        job_id=members.get("job_id", ""),
+        state=members.get("state", ""),
+        status=members.get("status", ""),
+        executions=members.get("executions") or members.get("shards") or (),
+        version=members.get("version", 0),
+        create_time=members.get("create_time", ""),
+        update_time=members.get("update_time", ""),
+        timeout_at=members.get("timeout_at", ""),
     )
 
 
@@ -1064,7 +1064,7 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
         body += piece
         if len(body) > _MAX_ANSWER:
             raise OSError(_TOO_LARGE)
-    # So does an answer end whose server fails before its body.
+    # The answer of a server that died before its body looks just like this.
     if not body and _ends_with_connection(response.headers):
         raise OSError("the answer is empty")
     return body
@@ -1361,7 +1361,7 @@ def _environment_context() -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=path)
         if context.cert_store_stats()["x509"] == 0:
-            raise ValueError("it has revocations alone")
+            raise ValueError("no certificate in it")
         return context
     except (OSError, ValueError) as error:
         raise ValueError("BACALHAU_API_TLS_CAFILE has to name a file of certificates") from error
@@ -1551,7 +1551,8 @@ def _send(call: _Call, route: _Route, deadline: float) -> _Answer:
     path = route.path(call.request.job_id)
     asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}
     data = json.dumps(asked).encode() if route.method == "POST" else b""
-    # Raised in the handler, our error would keep the caught one as its context, secrets and all.
+    # Ours is raised outside the handler: within, even `from None` would keep the caught one as its
+    # context, secrets and all.
     try:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
@@ -1749,8 +1750,8 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             was_cut_by_limit = isinstance(error, TransportTimeout) and time.monotonic() >= end
             if was_cut_by_limit:  # the server is not to blame
                 break
-            was_the_last_try = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
-            if was_the_last_try or not _is_temporary(error):
+            is_one_too_many = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
+            if is_one_too_many or not _is_temporary(error):
                 raise
             progress.failed(error)
         else:
@@ -1832,7 +1833,7 @@ def _write(text: str, stream: Any) -> None:
     """Write to a stream. What its encoding lacks or a terminal would act on is escaped."""
     if stream is None:  # it was closed when Python started
         raise OSError("it is closed")
-    if hasattr(stream, "isatty") and stream.isatty():  # which may see no control but line ends
+    if hasattr(stream, "isatty") and stream.isatty():  # of all controls it gets line ends alone
         text = "\n".join(map(_escape, text.split("\n")))
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
