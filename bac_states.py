@@ -433,9 +433,9 @@ class _ObjectReader:
             self._spelled[name] = member
         return member
 
-    def knows(self, name: str) -> bool:
-        """Tell whether there is a member of this name."""
-        return _folded(name) in self._members
+    def knows_any(self, names: Iterable[str]) -> bool:
+        """Tell whether there is a member of any of these names."""
+        return any(_folded(name) in self._members for name in names)
 
     def __call__(self, value: Any) -> Any:
         if value is None:
@@ -687,7 +687,7 @@ _read_state_members = _ObjectReader(
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    if value and not any(map(_read_state_members.knows, value)):
+    if value and not _read_state_members.knows_any(value):
         # {"StateType": ...}, for example, is a part of a newer answer.
         raise _Mismatch("nothing in it belongs to a job's state")
     if not members:  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
@@ -757,12 +757,21 @@ _read_newer_execution = _ObjectReader(
     modify_time=_read_nanoseconds,
 )
 _read_newer_executions = functools.partial(_read_array, _read_newer_execution)
-_read_listing = _ObjectReader(
+_read_listing_members = _ObjectReader(
     dict,
     {},
     items=_read_newer_executions,  # v1.4.0+
     executions=_read_newer_executions,  # v1.2.2 to v1.3.2
 )
+
+
+def _read_listing(value: Any) -> tuple[dict[str, Any], ...] | None:
+    """Read a listing of executions, where null is an empty list. Without a list, return None."""
+    listing = _read_listing_members(value)
+    if not _read_listing_members.knows_any(value):
+        return None
+    return listing.get("items") or listing.get("executions") or ()
+
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
 # APIs (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 changed the numbers from 6 on.
@@ -790,12 +799,13 @@ def _execution_words(server_version: str) -> Mapping[int, str]:
 
 
 def _from_newer_job(
-    job: dict[str, Any], listing: dict[str, Any], words: Mapping[int, str]
+    job: dict[str, Any], executions: Iterable[dict[str, Any]], words: Mapping[int, str]
 ) -> JobState:
-    """Make the models from the newer API's job and the listing of its executions."""
+    """Make the models from the newer API's job and its executions."""
+    if not job.get("id"):
+        raise _Mismatch("it has no state, and no Job with an ID")
     state = job.get("state", {})
     word: str = state.get("state_type", "")
-    executions = listing.get("items") or listing.get("executions") or ()
     return JobState(
         job_id=job["id"],
         state=_JOB_WORDS.get(word, word),
@@ -847,16 +857,14 @@ def _decode(document: object, server_version: str, asked: str = "") -> tuple[Sta
     """
     parsed = _parse(document)
     answer = _read_answer(parsed)
-    job = answer.get("job", {})
     state = answer.get("state")
+    job = answer.get("job", {})
+    executions = answer.get("executions")
+    lists_executions = state is not None or executions is not None
     if state is None:
-        if not job.get("id"):
-            raise _Mismatch("it has no state, and no Job with an ID")
-        words = _execution_words(server_version)
-        state = _from_newer_job(job, answer.get("executions", {}), words)
+        state = _from_newer_job(job, executions or (), _execution_words(server_version))
     _check_is_asked(asked, state.job_id, job.get("name", ""))
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
-    lists_executions = "state" in answer or bool(answer.get("executions"))
     return StateResponse(state, server_version, raw), lists_executions
 
 
