@@ -1072,7 +1072,7 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
         body += piece
         if len(body) > _MAX_ANSWER:
             raise OSError(_TOO_LARGE)
-    # The answer of a server that died before its body looks just like this.
+    # Without a length, an empty body and a server that died before its body look the same.
     if not body and _ends_with_connection(response.headers):
         raise OSError("the answer is empty")
     return body
@@ -1421,8 +1421,8 @@ class _Secrets:
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
         """Return an error as the cause of ours, or None if it tells a secret.
 
-        A traceback shows its text and those of its own causes, and an error of json keeps the
-        whole document.
+        A traceback shows its text and those of its own causes. An error of json also keeps the
+        whole `document`, which tools that report errors may show.
         """
         import traceback  # only errors need it
 
@@ -1536,7 +1536,7 @@ def _ask_for_executions(
         except SDKError as refusal:
             if _is_temporary(refusal):
                 raise
-            continue
+            continue  # the route is missing, or it refuses for good
         # Only the newer API tells the job's type, by which a wait for a service ends.
         state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
         return dataclasses.replace(response, state=state)
