@@ -1758,10 +1758,11 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
             was_cut_by_limit = isinstance(error, TransportTimeout) and time.monotonic() >= end
             if was_cut_by_limit:  # the server is not to blame
                 break
-            is_one_too_many = limit == _NO_LIMIT and progress.failures == _MOST_FAILURES
-            if is_one_too_many or not _is_temporary(error):
+            if not _is_temporary(error):
                 raise
             progress.failed(error)
+            if limit == _NO_LIMIT and progress.failures > _MOST_FAILURES:
+                raise
         else:
             progress.answered(response)
             if _has_ended(response.state):
