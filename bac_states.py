@@ -634,7 +634,7 @@ def _from_shard(
     """Make an execution. The keys of its node and shard stand in for what the shard leaves out."""
     filled = {
         **shard,
-        "node_id": shard.get("node_id") or node_id,  # which may be there, and empty
+        "node_id": shard.get("node_id") or node_id,  # `or`: some servers send an empty one
         "shard_index": shard.get("shard_index", index),
         "state": _to_word(shard.get("state", ""), words),
     }
@@ -1142,8 +1142,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                now = time.monotonic()
-                connection.deadline = now + (deadline - now) / 2  # the rest is for another route
+                # Half of the time that is left is for another route.
+                connection.deadline -= (deadline - time.monotonic()) / 2
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1419,10 +1419,10 @@ class _Secrets:
         return text
 
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error as the cause of ours, or None if it tells a secret.
+        """Return an error as the cause of ours, or None if it would tell a secret.
 
-        A traceback shows its text and those of its own causes. An error of json also keeps the
-        whole `document`, which tools that report errors may show.
+        By its text, by those of its own causes, or by the `document` that it holds on to, as the
+        errors of json and of the codecs do.
         """
         import traceback  # only errors need it
 
@@ -1861,8 +1861,8 @@ def _print(text: str) -> int:
         _write(text, sys.stdout)
         return 0
     except OSError as error:
-        is_of_windows = sys.platform == "win32" and error.errno == errno.EINVAL
-        if isinstance(error, ConnectionError) or is_of_windows:
+        is_broken_pipe_of_windows = sys.platform == "win32" and error.errno == errno.EINVAL
+        if isinstance(error, ConnectionError) or is_broken_pipe_of_windows:
             return 141  # the reader went away
         problem = error.strerror or str(error)
     except ValueError as error:  # it was closed after Python started
@@ -2120,6 +2120,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         _say(str(error))
         return 2
+    # That the answer cannot be printed outweighs what the job did.
     return _print(_format(response, options)) or code
 
 
