@@ -850,11 +850,13 @@ _read_answer = _ObjectReader(
 )
 
 
-def _decode(document: object, server_version: str, asked: str = "") -> tuple[StateResponse, bool]:
-    """Decode an answer, and tell whether it lists executions: a "Job" does only since v1.2.2.
+class _Decoded(NamedTuple):
+    response: StateResponse
+    lists_executions: bool  # the newer API does since v1.2.2
 
-    If a job was `asked` for, the answer has to be about that one.
-    """
+
+def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
+    """Decode an answer. If a job was `asked` for, it has to be about that one."""
     parsed = _parse(document)
     answer = _read_answer(parsed)
     state = answer.get("state")
@@ -865,7 +867,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> tuple[Sta
         state = _from_newer_job(job, executions or (), _execution_words(server_version))
     _check_is_asked(asked, state.job_id, job.get("name", ""))
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
-    return StateResponse(state, server_version, raw), lists_executions
+    return _Decoded(StateResponse(state, server_version, raw), lists_executions)
 
 
 def _check_is_asked(asked: str, job_id: str, name: str) -> None:
@@ -925,8 +927,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     if not isinstance(server_version, str):
         raise TypeError("server_version has to be text")
     try:
-        response, _ = _decode(document, server_version)
-        return response
+        return _decode(document, server_version).response
     except _DECODING_ERRORS as error:
         path = getattr(error, "path", "")
         raise DecodeError(f"not a job's state: {error}", path=path) from error
@@ -1509,14 +1510,14 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     missing: list[tuple[_Route, SDKError]] = []
     for tried, route in enumerate(call.routes, 1):
         try:
-            response, lists_executions = _ask_on(call, route, deadline)
+            decoded = _ask_on(call, route, deadline)
         except _MissingRoute as refusal:
             missing.append((route, refusal))
             continue
-        if not lists_executions:
-            return _ask_for_executions(call, response, call.routes[tried:], deadline)
+        if not decoded.lists_executions:
+            return _ask_for_executions(call, decoded.response, call.routes[tried:], deadline)
         call.prefer(route)
-        return response
+        return decoded.response
     raise _no_route(call, missing) from missing[-1][1]
 
 
@@ -1530,7 +1531,7 @@ def _ask_for_executions(
     """
     for route in untried:
         try:
-            response, _ = _ask_on(call, route, deadline)
+            response = _ask_on(call, route, deadline).response
         except (TransportError, DecodeError):
             raise
         except SDKError as refusal:
@@ -1543,11 +1544,8 @@ def _ask_for_executions(
     return incomplete
 
 
-def _ask_on(call: _Call, route: _Route, deadline: float) -> tuple[StateResponse, bool]:
-    """Ask on one route, and return what `_decode` does.
-
-    A refusal is raised, as a `_MissingRoute` if the route is missing.
-    """
+def _ask_on(call: _Call, route: _Route, deadline: float) -> _Decoded:
+    """Ask on one route. A refusal is raised, as a `_MissingRoute` if the route is missing."""
     answer = _send(call, route, deadline)
     if answer.status == 200:
         return _decode_answer(call, answer)
@@ -1598,7 +1596,7 @@ def _network_text(error: Exception, timeout: float) -> str:
     return text
 
 
-def _decode_answer(call: _Call, answer: _Answer) -> tuple[StateResponse, bool]:
+def _decode_answer(call: _Call, answer: _Answer) -> _Decoded:
     """Decode the body of a 200."""
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
