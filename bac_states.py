@@ -401,9 +401,10 @@ def _types(model: Any) -> dict[str, type]:
     return {f.name: type(f.default) for f in dataclasses.fields(model) if f.default is not None}
 
 
-# A member is the field that it becomes, and the type that it has to be of: `object` if a reader
-# checks that. (A NamedTuple would make decoding 10 % slower.)
-_UNKNOWN: tuple[str, type] = ("", object)
+# A member is the field that it becomes, and the type that it has to be of, or this one if a reader
+# checks that. (With a NamedTuple, decoding would take 10 % more time.)
+_BY_READER = object
+_UNKNOWN: tuple[str, type] = ("", _BY_READER)
 
 
 class _ObjectReader:
@@ -422,7 +423,7 @@ class _ObjectReader:
     ) -> None:
         self._model = model
         self._readers = readers
-        kinds = {**types, **dict.fromkeys(readers, object)}
+        kinds = {**types, **dict.fromkeys(readers, _BY_READER)}
         self._members = {_folded(field): (field, kind) for field, kind in kinds.items()}
         self._spelled = self._members.copy()  # by the spellings that came so far
 
@@ -452,10 +453,10 @@ class _ObjectReader:
             field, kind = member
             if not field or item is None:
                 continue
-            if type(item) is kind:  # isinstance would take true for an integer
-                found[field] = item
-            elif kind is object:
+            if kind is _BY_READER:
                 unread[field] = name
+            elif type(item) is kind:  # isinstance would take true for an integer
+                found[field] = item
             else:
                 raise _wrong_type(kind.__name__, item, name)
         for field, name in unread.items():
@@ -954,12 +955,13 @@ def _seconds_left(deadline: float) -> float:
 class _Stream(io.RawIOBase):
     """What a connection receives. An end that cuts an answer short is an OSError.
 
-    http.client would take an end within the headers, or within a trailer, for their own end.
+    http.client would take an end within the headers, or within a trailer, for their own end. Its
+    HTTPResponse takes this for the socket, of which it calls only makefile().
     """
 
     def __init__(self, timed_socket: Callable[[], socket.socket]) -> None:
         self._timed_socket = timed_socket
-        self.may_end = False  # until the headers say that the body ends with the connection
+        self.may_end = False  # set when the headers say that the body ends with the connection
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -1030,7 +1032,6 @@ class _Connection:
 
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response. Its body is still to come."""
-        # HTTPResponse wants a socket, but calls only its makefile().
         stream: Any = _Stream(self.timed_socket)
         response = self._opened.enter_context(http.client.HTTPResponse(stream))
         try:
