@@ -614,7 +614,7 @@ def _read_node_shards(shards: Any) -> dict[int, dict[str, Any]]:
 _read_node = _ObjectReader(dict, {}, shards=_read_node_shards)
 
 # Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean, but for 0,
-# which has no word.
+# which means that there is none yet: its word is "".
 _SHARD_WORDS_TO_V0_2_5 = _numbered("|Bidding|Cancelled|Waiting|Running|Error|Verifying|Completed")
 _SHARD_WORDS = _numbered("|Bidding|Waiting|Running|Verifying|Cancelled|Error|Completed")
 
@@ -661,8 +661,8 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     node's bid, not of the job, and a node whose bid lost may stay Bidding for ever.
     """
     states = {shard.state for shard in shards}
-    at_rest = {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if states - at_rest:  # one is Waiting, Running, Verifying, or unknown
+    not_at_work = {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if states - not_at_work:  # one is Waiting, Running, Verifying, or unknown
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -688,8 +688,8 @@ _read_state_members = _ObjectReader(
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    if value and not _read_state_members.knows_any(value):
-        # {"StateType": ...}, for example, is a part of a newer answer.
+    is_foreign = value and not _read_state_members.knows_any(value)
+    if is_foreign:  # {"StateType": ...}, for example, is a part of a newer answer
         raise _Mismatch("nothing in it belongs to a job's state")
     if not members:  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
         return JobState(state="New")
@@ -1144,8 +1144,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                # Half of the time that is left is for another route.
-                connection.deadline -= (deadline - time.monotonic()) / 2
+                now = time.monotonic()
+                connection.deadline = now + (deadline - now) / 2  # half is for another route
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1284,7 +1284,7 @@ def _parse_proxy(url: str) -> _Proxy | None:
     return _Proxy(address, headers)
 
 
-# In every spelling: 127.1 and 0:0:0:0:0:0:0:1 are loopback, too.
+# 127.1 and 0:0:0:0:0:0:0:1 are loopback, too.
 _LOOPBACK = r"localhost\.?|(::ffff:)?127(\.\d+){1,3}\.?|[0:]+:0*1"
 
 
@@ -1421,10 +1421,10 @@ class _Secrets:
         return text
 
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error as the cause of ours, or None if it would tell a secret.
+        """Return an error as the cause of ours, or None if that would tell a secret.
 
-        By its text, by those of its own causes, or by the `document` that it holds on to, as the
-        errors of json and of the codecs do.
+        A traceback shows its text and its own causes. The errors of json and of the codecs also
+        keep the whole `document`.
         """
         import traceback  # only errors need it
 
