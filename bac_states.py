@@ -1779,11 +1779,9 @@ class _Progress:
         self.url = self.hide(call.server.address.geturl())
         self.job_id = _shorten(self.hide(call.request.job_id), 99)
         self.response: StateResponse | None = None  # the last one
-        self.word = ""  # for its state
         self.error: SDKError | None = None  # of the last question, if it has no answer
         self.failures = 0  # in a row
         self.pause = _FIRST_PAUSE
-        self.why = f"no answer came from {self.url}"  # what to tell when the limit has passed
 
     def failed(self, error: SDKError) -> None:
         """Take note of a question without an answer."""
@@ -1791,22 +1789,21 @@ class _Progress:
             self.say(f"no answer for now: {error}")
         self.error = error
         self.failures += 1
-        self.why = error.message
 
     def answered(self, response: StateResponse) -> None:
         """Take note of an answer. The first state is worth a line, and so is every change."""
         if self.error:
             self.say("the server answers again")
         state = response.state
-        word = state.state or "in no state yet"
-        ended_at_once = self.response is None and _has_ended(state)  # the answer itself says so
-        if word != self.word and not ended_at_once:
-            self.say(self.hide(f"{self.job_id}: {word}"))
-        self.word = word
+        if self.response is None:
+            is_news = not _has_ended(state)  # an end is told by the answer, which is next
+        else:
+            is_news = state.state != self.response.state.state
+        if is_news:
+            self.say(self.hide(f"{self.job_id}: {_state_word(state)}"))
         self.response = response
         self.error = None
         self.failures = 0
-        self.why = f"it is {word}: {state.status}" if state.status else f"it is {word}"
 
     def take_pause(self) -> float:
         """Return the seconds to the next question, and make the next pause longer."""
@@ -1817,9 +1814,20 @@ class _Progress:
 
     def timeout(self, limit: float) -> WaitTimeout:
         """Make the error for a limit that has passed."""
-        words = f"the job {self.job_id} has not ended within {limit:g} s: {self.why}"
+        if self.error:
+            why = self.error.message
+        elif self.response:
+            state = self.response.state
+            why = ": ".join(filter(None, (f"it is {_state_word(state)}", state.status)))
+        else:
+            why = f"no answer came from {self.url}"
+        words = f"the job {self.job_id} has not ended within {limit:g} s: {why}"
         message = _one_line(self.hide(words), _MAX_MESSAGE)
         return WaitTimeout(message, response=self.response, url=self.url)
+
+
+def _state_word(state: JobState) -> str:
+    return state.state or "in no state yet"
 
 
 def _runs_on(state: JobState) -> bool:
