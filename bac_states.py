@@ -401,8 +401,8 @@ def _types(model: Any) -> dict[str, type]:
     return {f.name: type(f.default) for f in dataclasses.fields(model) if f.default is not None}
 
 
-# A member is the field that it becomes, and the type that it has to be of, or this one if a reader
-# checks that. (With a NamedTuple, decoding would take 10 % more time.)
+# A member is a pair: the field that it becomes, and the type that it has to be of, _BY_READER if a
+# reader checks it. (With a NamedTuple, decoding would take 10 % more time.)
 _BY_READER = object
 _UNKNOWN: tuple[str, type] = ("", _BY_READER)
 
@@ -1558,8 +1558,8 @@ def _send(call: _Call, route: _Route, deadline: float) -> _Answer:
     path = route.path(call.request.job_id)
     asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}
     data = json.dumps(asked).encode() if route.method == "POST" else b""
-    # Ours is raised outside the handler: within, even `from None` would keep the caught one as its
-    # context, secrets and all.
+    # Our error is raised outside the handler: within it, even `from None` would keep the caught one
+    # as its context, secrets and all.
     try:
         return call.server.exchange(route.method, path, call.headers, data, deadline)
     except _NETWORK_ERRORS as caught:
@@ -1868,8 +1868,8 @@ def _print(text: str) -> int:
         _write(text, sys.stdout)
         return 0
     except OSError as error:
-        is_broken_pipe_of_windows = sys.platform == "win32" and error.errno == errno.EINVAL
-        if isinstance(error, ConnectionError) or is_broken_pipe_of_windows:
+        is_broken_pipe = sys.platform == "win32" and error.errno == errno.EINVAL  # so says Windows
+        if is_broken_pipe or isinstance(error, ConnectionError):
             return 141  # the reader went away
         problem = error.strerror or str(error)
     except ValueError as error:  # it was closed after Python started
