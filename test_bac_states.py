@@ -3363,6 +3363,11 @@ def test_a_wait_that_runs_out_says_why(capsys, serve, clock):
     assert (ran.code, ran.out) == (124, f"{JOB}  InProgress  it takes long\n")
     why = f"the job {JOB} has not ended within 30 s: it is InProgress: it takes long"
     assert ran.err.split("\n")[-2] == f"bac_states: {why}"
+    ran = command(capsys, JOB, "--server", serve(job_is("")).url, "--wait-timeout", "30")
+    assert (ran.code, ran.out) == (124, f"{JOB}\n")
+    first, last = ran.err.splitlines()
+    assert first == f"bac_states: {JOB}: in no state yet"
+    assert last == f"bac_states: the job {JOB} has not ended within 30 s: it is in no state yet"
     ran = command(capsys, JOB, "--server", serve(BUSY).url, "--wait-timeout", "1.2")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.split("\n")[-2].endswith(": busy")
