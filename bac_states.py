@@ -348,9 +348,9 @@ _DECODING_ERRORS = (ValueError, RecursionError)
 class _Mismatch(ValueError):
     """A value that does not fit. On its way out, each object or array puts its key in front."""
 
-    def __init__(self, problem: str, *keys: str | int) -> None:
+    def __init__(self, problem: str) -> None:
         super().__init__(problem)
-        self.keys = list(keys)
+        self.keys: list[str | int] = []
 
     @property
     def path(self) -> str:
@@ -363,15 +363,15 @@ class _Mismatch(ValueError):
         return f"{problem} at {self.path}" if self.keys else problem
 
 
-def _wrong_type(expected: str, value: object, *keys: str) -> _Mismatch:
+def _wrong_type(expected: str, value: object) -> _Mismatch:
     """Make the error for a value of a wrong type."""
-    return _Mismatch(f"expected {expected}, got {type(value).__name__}", *keys)
+    return _Mismatch(f"expected {expected}, got {type(value).__name__}")
 
 
 # A reader is a function that turns a JSON value into ours, or raises _Mismatch.
 
 
-def _read_at(key: str | int, read: Callable[[Any], object], item: Any) -> Any:
+def _read_at(key: str | int, read: Callable[[Any], Any], item: Any) -> Any:
     """Return `read(item)`. If that fails, put the key in front of the error's path."""
     try:
         return read(item)
@@ -379,6 +379,21 @@ def _read_at(key: str | int, read: Callable[[Any], object], item: Any) -> Any:
         error.keys.insert(0, key)
         raise
 
+
+def _typed(kind: type) -> Callable[[Any], Any]:
+    """Make the reader of a plain value, which only checks its type."""
+
+    def read(value: Any) -> Any:
+        if type(value) is not kind:  # isinstance would take true for an integer
+            raise _wrong_type(kind.__name__, value)
+        return value
+
+    return read
+
+
+_read_text = _typed(str)
+_read_integer = _typed(int)
+_read_flag = _typed(bool)
 
 _SYNONYMS = {  # other names of a field, both folded
     "executionid": "computereference",  # v0.3.17 to v0.3.19
@@ -393,75 +408,54 @@ def _folded(name: str) -> str:
     return _SYNONYMS.get(folded, folded)
 
 
-def _types(model: Any) -> dict[str, type]:
-    """Return the types of a model's fields, which their defaults tell: {"stdout": str, ...}.
-
-    A field whose default is None has none, so it needs a reader.
-    """
-    return {f.name: type(f.default) for f in dataclasses.fields(model) if f.default is not None}
+_UNKNOWN = ("", _read_text)  # stands for a member that is none of a reader's
 
 
-# A member is a pair: the field that it becomes, and the type that it has to be of, _BY_READER if a
-# reader checks it. (With a NamedTuple, decoding would take 10 % more time.)
-_BY_READER = object
-_UNKNOWN: tuple[str, type] = ("", _BY_READER)
+def _object_reader(
+    model: Callable[..., Any], readers: Mapping[str, Callable[[Any], Any]]
+) -> Callable[[Any], Any]:
+    """Make the reader of an object into a model, or into a dict of fields.
 
-
-class _ObjectReader:
-    """Reads an object into a model, or into a dict of fields.
-
-    A field in `readers` gets what its reader returns; any other one gets the value itself, which
-    has to be of its type in `types`. A member that is unknown or null is left out. Of several
+    `readers` has one for each field. A member that is unknown or null is left out. Of several
     spellings of a name, the last counts.
     """
+    members = {_folded(field): (field, read) for field, read in readers.items()}
+    spelled = members.copy()  # by the spellings that came so far
 
-    def __init__(
-        self,
-        model: Callable[..., Any],
-        types: Mapping[str, type],
-        **readers: Callable[[Any], object],
-    ) -> None:
-        self._model = model
-        self._readers = readers
-        kinds = {**types, **dict.fromkeys(readers, _BY_READER)}
-        self._members = {_folded(field): (field, kind) for field, kind in kinds.items()}
-        self._spelled = self._members.copy()  # by the spellings that came so far
-
-    def _find(self, name: str) -> tuple[str, type]:
-        """Find a member, and remember how it is spelled."""
-        member = self._members.get(_folded(name), _UNKNOWN)
-        if len(self._spelled) < 500 and len(name) < 100:  # a server may invent names, and long ones
-            self._spelled[name] = member
+    def find(name: str) -> tuple[str, Callable[[Any], Any]]:
+        member = members.get(_folded(name), _UNKNOWN)
+        if len(spelled) < 500 and len(name) < 100:  # a server may invent names, and long ones
+            spelled[name] = member
         return member
 
-    def knows_any(self, names: Iterable[str]) -> bool:
-        """Tell whether there is a member of any of these names."""
-        return any(_folded(name) in self._members for name in names)
-
-    def __call__(self, value: Any) -> Any:
+    def read_object(value: Any) -> Any:
         if value is None:
             value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        unread: dict[str, str] = {}  # the last spelling of each field that has a reader
-        spelled = self._spelled
-        for name, item in value.items():
-            member = spelled.get(name)
-            if member is None:
-                member = self._find(name)
-            field, kind = member
-            if not field or item is None:
-                continue
-            if kind is _BY_READER:
-                unread[field] = name
-            elif type(item) is kind:  # isinstance would take true for an integer
-                found[field] = item
-            else:
-                raise _wrong_type(kind.__name__, item, name)
-        for field, name in unread.items():
-            found[field] = _read_at(name, self._readers[field], value[name])
-        return found if self._model is dict else self._model(**found)
+        name = ""
+        try:  # as `_read_at` does, which would have to be called for each member
+            for name, item in reversed(list(value.items())):  # so the last spelling is met first
+                field, read = spelled.get(name) or find(name)
+                if field and field not in found and item is not None:
+                    found[field] = read(item)
+        except _Mismatch as error:
+            error.keys.insert(0, name)
+            raise
+        return found if model is dict else model(**found)
+
+    return read_object
+
+
+def _plain(model: Any) -> dict[str, Callable[[Any], Any]]:
+    """Return the readers of a model's plain fields: {"stdout": _read_text, ...}.
+
+    Their defaults tell the types. A field whose default is None needs a reader of its own.
+    """
+    readers = {str: _read_text, int: _read_integer, bool: _read_flag}
+    fields = dataclasses.fields(model)
+    return {f.name: readers[type(f.default)] for f in fields if f.default is not None}
 
 
 def _check_size(items: Collection[Any]) -> None:
@@ -477,25 +471,21 @@ def _check_items(kind: type[Collection[Any]], items: Any) -> None:
     _check_size(items)
 
 
-def _read_array(read: Callable[[Any], object], items: Any) -> tuple[Any, ...]:
+def _read_array(read: Callable[[Any], Any], items: Any) -> tuple[Any, ...]:
     """Read an array, each element with `read`."""
     _check_items(list, items)
     return tuple(_read_at(index, read, item) for index, item in enumerate(items))
 
 
-def _read_map(read: Callable[[Any], object], items: Any) -> dict[str, Any]:
+def _read_map(read: Callable[[Any], Any], items: Any) -> dict[str, Any]:
     """Read an object whose keys are data, each value with `read`."""
     _check_items(dict, items)
     return {key: _read_at(key, read, item) for key, item in items.items()}
 
 
-def _read_text(text: Any) -> str:
-    """Read text. As in Go, null is "" in a map of text."""
-    if text is None:
-        return ""
-    if type(text) is not str:
-        raise _wrong_type("str", text)
-    return text
+def _read_map_of_text(items: Any) -> dict[str, str]:
+    """Read a map of text, where null is "", as in Go."""
+    return _read_map(lambda text: "" if text is None else _read_text(text), items)
 
 
 def _read_text_or_number(value: Any) -> str | int:
@@ -504,8 +494,9 @@ def _read_text_or_number(value: Any) -> str | int:
     return value
 
 
-def _read_time(text: Any) -> str:
-    return "" if text == "0001-01-01T00:00:00Z" else _read_text(text)  # Go's zero time
+def _read_time(value: Any) -> str:
+    text: str = _read_text(value)
+    return "" if text == "0001-01-01T00:00:00Z" else text  # Go's zero time
 
 
 _EPOCH = datetime.datetime(1970, 1, 1)
@@ -513,11 +504,10 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 
 def _read_nanoseconds(value: Any) -> str:
     """Read a time in nanoseconds since 1970 as RFC 3339 text, without final zeros, as Go does."""
-    if type(value) is not int:
-        raise _wrong_type("int", value)
-    if value <= 0:  # Go's zero time is far below 0
+    nanoseconds: int = _read_integer(value)
+    if nanoseconds <= 0:  # Go's zero time is far below 0
         return ""
-    seconds, fraction = divmod(value, 10**9)
+    seconds, fraction = divmod(nanoseconds, 10**9)
     try:
         moment = _EPOCH + datetime.timedelta(seconds=seconds)
     except OverflowError:
@@ -528,9 +518,9 @@ def _read_nanoseconds(value: Any) -> str:
     return text + "Z"
 
 
-def _read_status(status: Any) -> str:
+def _read_status(value: Any) -> str:
     """Drop the ". " that v1.0.4 to v1.4.0 write between two messages even if one is empty."""
-    text = _read_text(status)
+    text: str = _read_text(value)
     if text.startswith(". "):
         return text[2:]
     if text.endswith(". "):
@@ -563,16 +553,14 @@ def _read_desired_state(state: Any) -> str:
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _ObjectReader(VerificationResult, _types(VerificationResult))
-_read_s3 = _ObjectReader(S3StorageSpec, _types(S3StorageSpec))
-_read_storage = _ObjectReader(
-    StorageSpec,
-    _types(StorageSpec),
-    s3=_read_s3,
-    metadata=functools.partial(_read_map, _read_text),
+_read_verification = _object_reader(VerificationResult, _plain(VerificationResult))
+_read_s3 = _object_reader(S3StorageSpec, _plain(S3StorageSpec))
+_read_storage = _object_reader(
+    StorageSpec, {**_plain(StorageSpec), "s3": _read_s3, "metadata": _read_map_of_text}
 )
-_read_output = _ObjectReader(RunCommandResult, _types(RunCommandResult))
-_EXECUTION_READERS: dict[str, Callable[[Any], object]] = {
+_read_output = _object_reader(RunCommandResult, _plain(RunCommandResult))
+_EXECUTION_READERS = {
+    **_plain(ExecutionState),
     "status": _read_status,
     "desired_state": _read_desired_state,
     "verification_result": _read_verification,
@@ -581,9 +569,9 @@ _EXECUTION_READERS: dict[str, Callable[[Any], object]] = {
     "create_time": _read_time,
     "update_time": _read_time,
 }
-_read_execution = _ObjectReader(ExecutionState, _types(ExecutionState), **_EXECUTION_READERS)
+_read_execution = _object_reader(ExecutionState, _EXECUTION_READERS)
 _read_executions = functools.partial(_read_array, _read_execution)
-_read_job_shard = _ObjectReader(dict, {}, executions=_read_executions)
+_read_job_shard = _object_reader(dict, {"executions": _read_executions})
 
 
 def _read_job_shards(shards: Any) -> tuple[ExecutionState, ...]:
@@ -597,9 +585,7 @@ def _read_job_shards(shards: Any) -> tuple[ExecutionState, ...]:
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
-_read_node_shard = _ObjectReader(
-    dict, _types(ExecutionState), state=_read_text_or_number, **_EXECUTION_READERS
-)
+_read_node_shard = _object_reader(dict, {**_EXECUTION_READERS, "state": _read_text_or_number})
 
 
 def _read_node_shards(shards: Any) -> dict[int, dict[str, Any]]:
@@ -611,7 +597,7 @@ def _read_node_shards(shards: Any) -> dict[int, dict[str, Any]]:
     return {int(key): shard for key, shard in by_key.items()}
 
 
-_read_node = _ObjectReader(dict, {}, shards=_read_node_shards)
+_read_node = _object_reader(dict, {"shards": _read_node_shards})
 
 # Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean, but for 0,
 # which means that there is none yet: its word is "".
@@ -673,23 +659,26 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     return "New"  # no shard, or only Cancelled ones
 
 
-_read_state_members = _ObjectReader(
-    dict,
-    {"job_id": str, "state": str, "status": str, "version": int},
-    nodes=_read_nodes,  # up to v0.3.19
-    shards=_read_job_shards,  # v0.3.20 to v0.3.23
-    executions=_read_executions,
-    create_time=_read_time,
-    update_time=_read_time,
-    timeout_at=_read_time,
-)
+_STATE_READERS: dict[str, Callable[[Any], Any]] = {
+    "nodes": _read_nodes,  # up to v0.3.19
+    "shards": _read_job_shards,  # v0.3.20 to v0.3.23
+    "executions": _read_executions,
+    "job_id": _read_text,
+    "state": _read_text,
+    "status": _read_text,
+    "version": _read_integer,
+    "create_time": _read_time,
+    "update_time": _read_time,
+    "timeout_at": _read_time,
+}
+_read_state_members = _object_reader(dict, _STATE_READERS)
 
 
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    is_foreign = value and not _read_state_members.knows_any(value)
-    if is_foreign:  # {"StateType": ...}, for example, is a part of a newer answer
+    known = {_folded(field) for field in _STATE_READERS}
+    if value and not any(_folded(name) in known for name in value):  # another kind of state
         raise _Mismatch("nothing in it belongs to a job's state")
     if not members:  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
         return JobState(state="New")
@@ -716,7 +705,7 @@ def _read_state(value: Any) -> JobState:
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_type_and_params = _ObjectReader(dict, {"type": str, "params": dict})
+_read_type_and_params = _object_reader(dict, {"type": _read_text, "params": _typed(dict)})
 
 
 def _read_result(value: Any) -> StorageSpec:
@@ -732,47 +721,42 @@ def _read_result(value: Any) -> StorageSpec:
     return dataclasses.replace(storage, storage_source=source)
 
 
-_read_named_state = _ObjectReader(dict, {"state_type": str, "message": str})
-_read_numbered_state = _ObjectReader(dict, {"message": str}, state_type=_read_text_or_number)
-_read_newer_job = _ObjectReader(
-    dict,
-    {"id": str, "name": str, "type": str, "revision": int},
-    state=_read_named_state,
-    create_time=_read_nanoseconds,
-    modify_time=_read_nanoseconds,
+_read_named_state = _object_reader(dict, {"state_type": _read_text, "message": _read_text})
+_read_numbered_state = _object_reader(
+    dict, {"state_type": _read_text_or_number, "message": _read_text}
 )
-_read_newer_execution = _ObjectReader(
+_NEWER_JOB_READERS = {
+    "id": _read_text,
+    "name": _read_text,
+    "type": _read_text,
+    "state": _read_named_state,
+    "revision": _read_integer,
+    "create_time": _read_nanoseconds,
+    "modify_time": _read_nanoseconds,
+}
+_NEWER_EXECUTION_READERS = {
+    "id": _read_text,
+    "node_id": _read_text,
+    "job_id": _read_text,
+    "partition_index": _read_integer,
+    "compute_state": _read_numbered_state,
+    "desired_state": _read_numbered_state,
+    "published_result": _read_result,
+    "run_output": _read_output,
+    "revision": _read_integer,
+    "create_time": _read_nanoseconds,
+    "modify_time": _read_nanoseconds,
+}
+_read_newer_job = _object_reader(dict, _NEWER_JOB_READERS)
+_read_newer_execution = _object_reader(dict, _NEWER_EXECUTION_READERS)
+_read_newer_executions = functools.partial(_read_array, _read_newer_execution)
+_read_listing = _object_reader(
     dict,
     {
-        "id": str,
-        "node_id": str,
-        "job_id": str,
-        "partition_index": int,
-        "revision": int,
+        "items": _read_newer_executions,  # v1.4.0+
+        "executions": _read_newer_executions,  # v1.2.2 to v1.3.2
     },
-    compute_state=_read_numbered_state,
-    desired_state=_read_numbered_state,
-    published_result=_read_result,
-    run_output=_read_output,
-    create_time=_read_nanoseconds,
-    modify_time=_read_nanoseconds,
 )
-_read_newer_executions = functools.partial(_read_array, _read_newer_execution)
-_read_listing_members = _ObjectReader(
-    dict,
-    {},
-    items=_read_newer_executions,  # v1.4.0+
-    executions=_read_newer_executions,  # v1.2.2 to v1.3.2
-)
-
-
-def _read_listing(value: Any) -> tuple[dict[str, Any], ...] | None:
-    """Read a listing of executions, where null is an empty list. Without a list, return None."""
-    listing = _read_listing_members(value)
-    if not _read_listing_members.knows_any(value):
-        return None
-    return listing.get("items") or listing.get("executions") or ()
-
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
 # APIs (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 changed the numbers from 6 on.
@@ -846,8 +830,8 @@ def _join(first: str, second: str) -> str:
     return first or second
 
 
-_read_answer = _ObjectReader(
-    dict, {}, state=_read_state, job=_read_newer_job, executions=_read_listing
+_read_answer = _object_reader(
+    dict, {"state": _read_state, "job": _read_newer_job, "executions": _read_listing}
 )
 
 
@@ -862,7 +846,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     answer = _read_answer(parsed)
     state = answer.get("state")
     job = answer.get("job", {})
-    executions = answer.get("executions")
+    listing = answer.get("executions", {})
+    executions = listing.get("items", listing.get("executions"))  # None where there is no list
     lists_executions = state is not None or executions is not None
     if state is None:
         state = _from_newer_job(job, executions or (), _execution_words(server_version))
@@ -1650,8 +1635,10 @@ def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
 
 
-_read_details = _ObjectReader(dict, {"reason": str})
-_read_refusal = _ObjectReader(dict, {"message": str, "error": str}, details=_read_details)
+_read_details = _object_reader(dict, {"reason": _read_text})
+_read_refusal = _object_reader(
+    dict, {"message": _read_text, "error": _read_text, "details": _read_details}
+)
 
 
 def _refusal_text(answer: _Answer) -> str:
