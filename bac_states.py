@@ -68,6 +68,7 @@ __version__ = "1.1.0"
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
+_MAX_HEAD = 32 * 1024  # bytes of headers; before Python 3.14, parsing one takes quadratic time
 _MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: `body` keeps the start, once it is masked
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
@@ -940,13 +941,15 @@ def _seconds_left(deadline: float) -> float:
 class _Stream(io.RawIOBase):
     """What a connection receives. An end that cuts an answer short is an OSError.
 
-    http.client would take an end within the headers, or within a trailer, for their own end. Its
+    http.client takes the end of a connection for the end of the headers, too, or of a trailer. Its
     HTTPResponse takes this for the socket, of which it calls only makefile().
     """
 
     def __init__(self, timed_socket: Callable[[], socket.socket]) -> None:
         self._timed_socket = timed_socket
-        self.may_end = False  # set when the headers say that the body ends with the connection
+        self.is_in_head = True  # until the status and the headers are read
+        self._head_size = 0
+        self.may_end = False  # whether the body ends with the connection
 
     def makefile(self, mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -958,6 +961,13 @@ class _Stream(io.RawIOBase):
         size = self._timed_socket().recv_into(buffer)
         if size == 0 and not self.may_end:
             raise OSError("the answer was cut short")
+        if self.is_in_head:
+            headers, end, _ = bytes(buffer[:size]).partition(b"\r\n\r\n")
+            self._head_size += len(headers)
+            if self._head_size > _MAX_HEAD:
+                raise OSError("its headers are too long")
+            if end:  # of these headers, or of a 100 Continue before them
+                self._head_size = 0
         return size
 
 
@@ -1023,6 +1033,7 @@ class _Connection:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
             raise OSError(f"its headers cannot be parsed ({error})") from error
+        stream.is_in_head = False
         stream.may_end = _ends_with_connection(response.headers)
         return response
 
