@@ -643,8 +643,8 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     node's bid, not of the job, and a node whose bid lost may stay Bidding for ever.
     """
     states = {shard.state for shard in shards}
-    not_at_work = {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if states - not_at_work:  # one is Waiting, Running, Verifying, or unknown
+    at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if at_work:  # Waiting, Running, Verifying, or unknown
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -673,24 +673,24 @@ _read_state_members = _object_reader(dict, _STATE_READERS)
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    known = {_folded(field) for field in _STATE_READERS}
-    if value and not any(_folded(name) in known for name in value):  # another kind of state
-        raise _Mismatch("nothing in it belongs to a job's state")
-    if not members:  # {} or {"Nodes": null}, up to v0.3.19, while no node has the job
-        return JobState(state="New")
     if "nodes" in members:
         shards = members["nodes"]
         return JobState(state=_job_state(shards), executions=shards)
-    return JobState(
-        job_id=members.get("job_id", ""),
-        state=members.get("state", ""),
-        status=members.get("status", ""),
-        executions=members.get("executions") or members.get("shards") or (),
-        version=members.get("version", 0),
-        create_time=members.get("create_time", ""),
-        update_time=members.get("update_time", ""),
-        timeout_at=members.get("timeout_at", ""),
-    )
+    if members:
+        return JobState(
+            job_id=members.get("job_id", ""),
+            state=members.get("state", ""),
+            status=members.get("status", ""),
+            executions=members.get("executions") or members.get("shards") or (),
+            version=members.get("version", 0),
+            create_time=members.get("create_time", ""),
+            update_time=members.get("update_time", ""),
+            timeout_at=members.get("timeout_at", ""),
+        )
+    known_names = {_folded(field) for field in _STATE_READERS}
+    if value and not any(_folded(name) in known_names for name in value):
+        raise _Mismatch("nothing in it belongs to a job's state")
+    return JobState(state="New")  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
 
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
@@ -746,13 +746,20 @@ _NEWER_EXECUTION_READERS = {
 _read_newer_job = _object_reader(dict, _NEWER_JOB_READERS)
 _read_newer_execution = _object_reader(dict, _NEWER_EXECUTION_READERS)
 _read_newer_executions = functools.partial(_read_array, _read_newer_execution)
-_read_listing = _object_reader(
+_read_listing_members = _object_reader(
     dict,
     {
         "items": _read_newer_executions,  # v1.4.0+
         "executions": _read_newer_executions,  # v1.2.2 to v1.3.2
     },
 )
+
+
+def _read_listing(value: Any) -> Any:
+    """Return the list of executions out of the object around it, or None if there is no list."""
+    listing = _read_listing_members(value)
+    return listing.get("items", listing.get("executions"))
+
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
 # APIs (pkg/models/migration/legacy/to.go, v1.0.4 to v1.4.0). v1.5.2 changed the numbers from 6 on.
@@ -842,8 +849,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     answer = _read_answer(parsed)
     state = answer.get("state")
     job = answer.get("job", {})
-    listing = answer.get("executions", {})
-    executions = listing.get("items", listing.get("executions"))  # None where there is no list
+    executions = answer.get("executions")
     lists_executions = state is not None or executions is not None
     if state is None:
         state = _from_newer_job(job, executions or (), _execution_words(server_version))
