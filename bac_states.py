@@ -1008,6 +1008,11 @@ class _Connection:
         self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock
 
+    def halve_time(self) -> None:
+        """Leave half of the time to another route."""
+        now = time.monotonic()
+        self.deadline = now + (self.deadline - now) / 2
+
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Go on by TLS with the server of this name."""
         plain = self.timed_socket()  # its timeout bounds the handshake as a whole
@@ -1141,8 +1146,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                now = time.monotonic()
-                connection.deadline = now + (deadline - now) / 2  # half is for another route
+                connection.halve_time()
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1635,20 +1639,34 @@ def _bad_answer(
 #      {"reason": "user 'x' does not have the required capability 'write:node'"}, ...}
 
 
+def _is_of_job_store(answer: _Answer) -> bool:
+    """Tell whether the part of the server that keeps the jobs refuses (v1.5.0 and later)."""
+    return re.search(r'"Component"\s*:\s*"JobStore"', answer.text) is not None
+
+
+def _lacks_job(answer: _Answer) -> bool:
+    """Tell whether the server does not know the job."""
+    if answer.status == 500:  # up to v1.4.0
+        return re.search("(?i)job not found|no job found", answer.text) is not None
+    return answer.status == 404 and _is_of_job_store(answer)
+
+
+def _lacks_route(route: _Route, answer: _Answer) -> bool:
+    """Tell whether the server does not have the route."""
+    if answer.status in (404, 405):
+        return not _is_of_job_store(answer)
+    if answer.status in (403, 500):  # v1.7.0 and later, if the server has users
+        return route == _REQUESTER and "capability" in answer.text
+    return answer.status == 410
+
+
 def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     """Tell what a status other than 200 means."""
-    status, text = answer.status, answer.text
-    is_of_job_store = re.search(r'"Component"\s*:\s*"JobStore"', text)  # v1.5.0+
-    if status == 404 and is_of_job_store:
+    if _lacks_job(answer):
         return JobNotFound
-    if status == 500 and re.search("(?i)job not found|no job found", text):  # up to v1.4.0
-        return JobNotFound
-    if status == 410 or (status in (404, 405) and not is_of_job_store):
+    if _lacks_route(route, answer):
         return _MissingRoute
-    # Since v1.7.0 a server with users answers so on a route that it does not have.
-    if status in (403, 500) and route == _REQUESTER and "capability" in text:
-        return _MissingRoute
-    return {400: BadRequest, 500: InternalServerError}.get(status, SDKError)
+    return {400: BadRequest, 500: InternalServerError}.get(answer.status, SDKError)
 
 
 _read_details = _object_reader(dict, {"reason": _read_text})
