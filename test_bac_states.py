@@ -2557,6 +2557,7 @@ FRAMED = {
     "encoded as identity": head("Content-Encoding: identity") + BODY,
     "encoded as Identity, and a blank": head("Content-Encoding: Identity ") + BODY,
     "after 100 Continue": head(status="100 Continue") + length(len(BODY)) + BODY,
+    "after many": head("X: " + "x" * 7000, status="100 Continue") * 20 + length(len(BODY)) + BODY,
     "after 30 kB of headers": head("X: " + "x" * 30000) + BODY,
     "HTTP/1.0": head().replace(b"/1.1", b"/1.0") + BODY,
     "no reason phrase": head().replace(b" OK", b"") + BODY,
