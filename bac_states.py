@@ -418,10 +418,14 @@ def _object_reader(
     spellings of a name, the last counts.
     """
     fields = {_folded(field): field for field in readers}
+    by_spelling: dict[str, str] = {}  # what `find_field` has found so far
 
-    @functools.lru_cache(maxsize=100)  # the same spellings come again and again
-    def find_field(name: str) -> str | None:
-        return fields.get(_folded(name))
+    def find_field(name: str) -> str:
+        """Return the field of a member, or "" if it has none."""
+        field = fields.get(_folded(name), "")
+        if len(by_spelling) < 500 and len(name) < 100:  # a server may invent names, and long ones
+            by_spelling[name] = field
+        return field
 
     def read_object(value: Any) -> Any:
         if value is None:
@@ -430,9 +434,11 @@ def _object_reader(
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
         for name in reversed(list(value)):  # from the end, to meet the last spelling first
-            field = find_field(name)
+            field = by_spelling.get(name)
+            if field is None:
+                field = find_field(name)
             item = value[name]
-            if field is None or field in found or item is None:
+            if not field or field in found or item is None:
                 continue
             try:  # as `_read_at` does; calling it for each member would take 4 % more time
                 found[field] = readers[field](item)
