@@ -948,34 +948,42 @@ def _seconds_left(deadline: float) -> float:
 class _Stream(io.RawIOBase):
     """What a connection receives. An end that cuts an answer short is an OSError.
 
-    http.client takes the end of a connection for the end of the headers, too, or of a trailer. Its
-    HTTPResponse takes this for the socket, of which it calls only makefile().
+    For http.client, a closed connection ends the headers or a trailer as well as a blank line does.
+    This stands in for a socket, of which its HTTPResponse calls only makefile().
     """
 
     def __init__(self, timed_socket: Callable[[], socket.socket]) -> None:
         self._timed_socket = timed_socket
-        self.is_in_head = True  # until the status and the headers are read
+        self._is_in_head = True
         self._head_size = 0
-        self.may_end = False  # whether the body ends with the connection
+        self._may_end = False
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
+        return io.BufferedReader(self, 8192)  # so much of a body may be counted as headers
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         size = self._timed_socket().recv_into(buffer)
-        if size == 0 and not self.may_end:
+        if size == 0 and not self._may_end:
             raise OSError("the answer was cut short")
-        if self.is_in_head:
-            headers, end, _ = bytes(buffer[:size]).partition(b"\r\n\r\n")
-            self._head_size += len(headers)
-            if self._head_size > _MAX_HEAD:
-                raise OSError("its headers are too long")
-            if end:  # of these headers, or of a 100 Continue before them
-                self._head_size = 0
+        if self._is_in_head:
+            self._count_headers(bytes(buffer[:size]))
         return size
+
+    def _count_headers(self, received: bytes) -> None:
+        """Refuse headers that are too long."""
+        self._head_size += len(received)
+        if self._head_size > _MAX_HEAD:
+            raise OSError("its headers are too long")
+        if b"\r\n\r\n" in received:  # the end of a 100 Continue: other headers follow
+            self._head_size = 0
+
+    def go_on_with_body(self, may_end: bool) -> None:
+        """Take note that the headers are read, and whether the body ends with the connection."""
+        self._is_in_head = False
+        self._may_end = may_end
 
 
 def _ends_with_connection(headers: http.client.HTTPMessage) -> bool:
@@ -1039,14 +1047,14 @@ class _Connection:
 
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response. Its body is still to come."""
-        stream: Any = _Stream(self.timed_socket)
-        response = self._opened.enter_context(http.client.HTTPResponse(stream))
+        stream = _Stream(self.timed_socket)
+        stand_in: Any = stream
+        response = self._opened.enter_context(http.client.HTTPResponse(stand_in))
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
             raise OSError(f"its headers cannot be parsed ({error})") from error
-        stream.is_in_head = False
-        stream.may_end = _ends_with_connection(response.headers)
+        stream.go_on_with_body(may_end=_ends_with_connection(response.headers))
         return response
 
 
