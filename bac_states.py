@@ -450,6 +450,11 @@ def _object_reader(
     return read_object
 
 
+def _has_any(value: Iterable[str], fields: Iterable[str]) -> bool:
+    """Tell whether an object has a member for any of the fields, be it null."""
+    return not set(map(_folded, fields)).isdisjoint(map(_folded, value))
+
+
 def _plain(model: Any) -> dict[str, Callable[[Any], Any]]:
     """Return the readers of a model's plain fields: {"stdout": _read_text, ...}.
 
@@ -679,24 +684,23 @@ _read_state_members = _object_reader(dict, _STATE_READERS)
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
+    if value and not _has_any(value, _STATE_READERS):  # another kind of state
+        raise _Mismatch("nothing in it belongs to a job's state")
+    if not members:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
+        return JobState(state="New")
     if "nodes" in members:
         shards = members["nodes"]
         return JobState(state=_job_state(shards), executions=shards)
-    if members:
-        return JobState(
-            job_id=members.get("job_id", ""),
-            state=members.get("state", ""),
-            status=members.get("status", ""),
-            executions=members.get("executions") or members.get("shards") or (),
-            version=members.get("version", 0),
-            create_time=members.get("create_time", ""),
-            update_time=members.get("update_time", ""),
-            timeout_at=members.get("timeout_at", ""),
-        )
-    known_names = {_folded(field) for field in _STATE_READERS}
-    if value and not any(_folded(name) in known_names for name in value):
-        raise _Mismatch("nothing in it belongs to a job's state")
-    return JobState(state="New")  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
+    return JobState(
+        job_id=members.get("job_id", ""),
+        state=members.get("state", ""),
+        status=members.get("status", ""),
+        executions=members.get("executions") or members.get("shards") or (),
+        version=members.get("version", 0),
+        create_time=members.get("create_time", ""),
+        update_time=members.get("update_time", ""),
+        timeout_at=members.get("timeout_at", ""),
+    )
 
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
@@ -752,19 +756,19 @@ _NEWER_EXECUTION_READERS = {
 _read_newer_job = _object_reader(dict, _NEWER_JOB_READERS)
 _read_newer_execution = _object_reader(dict, _NEWER_EXECUTION_READERS)
 _read_newer_executions = functools.partial(_read_array, _read_newer_execution)
-_read_listing_members = _object_reader(
-    dict,
-    {
-        "items": _read_newer_executions,  # v1.4.0+
-        "executions": _read_newer_executions,  # v1.2.2 to v1.3.2
-    },
-)
+_LISTING_READERS = {
+    "items": _read_newer_executions,  # v1.4.0+
+    "executions": _read_newer_executions,  # v1.2.2 to v1.3.2
+}
+_read_listing_members = _object_reader(dict, _LISTING_READERS)
 
 
 def _read_listing(value: Any) -> Any:
     """Return the list of executions out of the object around it, or None if there is no list."""
     listing = _read_listing_members(value)
-    return listing.get("items", listing.get("executions"))
+    if not _has_any(value, _LISTING_READERS):
+        return None
+    return listing.get("items") or listing.get("executions") or ()  # null is empty, as in Go
 
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
@@ -1023,7 +1027,7 @@ class _Connection:
         return self._sock
 
     def halve_time(self) -> None:
-        """Leave half of the time to another route."""
+        """Leave half of the time that is left for another question."""
         now = time.monotonic()
         self.deadline = now + (self.deadline - now) / 2
 
@@ -1669,7 +1673,7 @@ def _lacks_route(route: _Route, answer: _Answer) -> bool:
     """Tell whether the server does not have the route."""
     if answer.status in (404, 405):
         return not _is_of_job_store(answer)
-    if answer.status in (403, 500):  # v1.7.0 and later, if the server has users
+    if answer.status in (403, 500):  # so answers a server with users (v1.7.0 and later)
         return route == _REQUESTER and "capability" in answer.text
     return answer.status == 410
 
