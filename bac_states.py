@@ -1524,12 +1524,6 @@ def _is_temporary(error: SDKError) -> bool:
     return error.status_code in {408, 425, 429, *range(502, 600)}
 
 
-def _refuses_for_good(error: SDKError) -> bool:
-    """Tell whether a server refused a question, and would refuse it again."""
-    is_refusal = not isinstance(error, (TransportError, DecodeError))
-    return is_refusal and not _is_temporary(error)
-
-
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until the server has one, all within `seconds`."""
     deadline = time.monotonic() + seconds
@@ -1559,11 +1553,13 @@ def _ask_for_executions(
         try:
             response = _ask_on(call, route, deadline).response
         except SDKError as error:
-            if not _refuses_for_good(error):
+            if isinstance(error, (TransportError, DecodeError)) or _is_temporary(error):
                 raise
         else:
-            # Only the newer API tells the job's type, by which a wait for a service ends.
-            state = dataclasses.replace(response.state, job_type=incomplete.state.job_type)
+            # Only the newer API tells why a job failed, and its type, by which a wait may end.
+            status = response.state.status or incomplete.state.status
+            job_type = incomplete.state.job_type
+            state = dataclasses.replace(response.state, status=status, job_type=job_type)
             return dataclasses.replace(response, state=state)
     return incomplete
 

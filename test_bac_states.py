@@ -1966,11 +1966,18 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
         server = serve(jobs=without, requester=[job_is("New", NEWER_JOB), job_is(job_id=NEWER_JOB)])
         assert wait_for(server, NEWER_JOB).state.succeeded
         assert server.asked == ["jobs", "requester", "jobs", "requester"]
+    for name in ("Items", "Executions"):  # as Go writes an empty list
+        server = serve(jobs=json_reply({**job, "Executions": {name: None}}), requester=job_is())
+        assert ask(server, NEWER_JOB).state == JobState(NEWER_JOB, "InProgress")
     job["Job"]["Type"] = "service"  # which only this route tells
+    job["Job"]["State"]["Message"] = "why"  # and this
     server = serve(jobs=json_reply(job), requester=job_is("InProgress", NEWER_JOB))
-    assert wait_for(server, NEWER_JOB, limit=10).state.job_type == "service"
+    state = wait_for(server, NEWER_JOB, limit=10).state
+    assert (state.job_type, state.status) == ("service", "why")
     assert server.asked == ["jobs", "requester"]
-    del job["Job"]["Type"]
+    told = json_reply({"state": {"JobID": NEWER_JOB, "State": "Error", "Status": "as told"}})
+    assert ask(serve(told, jobs=json_reply(job)), NEWER_JOB).state.status == "as told"
+    del job["Job"]["Type"], job["Job"]["State"]["Message"]
     for other in (GONE, NOT_FOUND, reply("no", 401), reply("bucket not found", 500)):
         server = serve(other, jobs=without)
         assert ask(server, NEWER_JOB).state == JobState(NEWER_JOB, "InProgress")
