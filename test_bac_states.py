@@ -1498,6 +1498,8 @@ RESULTS = [
     ("s3", {"Bucket": "b", "ChecksumSHA256": "c"}, {"s3": {"bucket": "b", "checksum": "c"}}),
     ("s3", {"Bucket": "b", "CID": 5}, {"s3": {"bucket": "b"}}),
     ("S3", {"Bucket": "b"}, {"s3": {"bucket": "b"}}),
+    ("s3", {}, {"s3": {}}),
+    ("s3", None, {}),
     ("s3managed", {"JobID": "j-1", "ExecutionID": "e-1"}, {}),
 ]
 
