@@ -958,8 +958,8 @@ class _Stream(io.RawIOBase):
     This stands in for a socket, of which its HTTPResponse calls only makefile().
     """
 
-    def __init__(self, timed_socket: Callable[[], socket.socket]) -> None:
-        self._timed_socket = timed_socket
+    def __init__(self, receive_into: Callable[[Any], int]) -> None:
+        self._receive_into = receive_into
         self._is_in_head = True
         self._head_size = 0
         self._may_end = False
@@ -971,7 +971,7 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        size = self._timed_socket().recv_into(buffer)
+        size = self._receive_into(buffer)
         if size == 0 and not self._may_end:
             raise OSError("the answer was cut short")
         if self._is_in_head:
@@ -998,45 +998,47 @@ def _ends_with_connection(headers: http.client.HTTPMessage) -> bool:
     return "Content-Length" not in headers and not headers.get("Transfer-Encoding")
 
 
+def _dial(peer: _Address, deadline: float) -> socket.socket:
+    """Connect to the first address of a host that answers."""
+    port = peer.port or (443 if peer.scheme == "https" else 80)
+    addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
+    failure = OSError("the host has no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        untried = len(addresses) - tried
+        share = _seconds_left(deadline) / untried  # the others need time, too
+        try:
+            with contextlib.ExitStack() as closing:
+                sock = closing.enter_context(socket.socket(family, kind, protocol))
+                sock.settimeout(share)
+                sock.connect(address)
+                closing.pop_all()  # it stays open
+                return sock
+        except OSError as error:  # try the next: this machine may lack IPv6, for example
+            failure = error
+    raise failure
+
+
 class _Connection:
     """A connection whose every step ends by its deadline."""
 
-    def __init__(self, peer: _Address, deadline: float, opened: contextlib.ExitStack) -> None:
-        self.deadline = deadline
-        self._opened = opened  # closes all that is opened here
-        self._sock = self._dial(peer)
+    def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._opened = opened  # closes what is opened here
 
-    def _dial(self, peer: _Address) -> socket.socket:
-        """Connect to the first address that answers."""
-        port = peer.port or (443 if peer.scheme == "https" else 80)
-        addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
-        failure = OSError("the host has no address")
-        for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-            untried = len(addresses) - tried
-            share = _seconds_left(self.deadline) / untried  # the others need time, too
-            try:
-                sock = self._opened.enter_context(socket.socket(family, kind, protocol))
-                sock.settimeout(share)
-                sock.connect(address)
-                return sock
-            except OSError as error:  # try the next: this machine may lack IPv6, for example
-                failure = error
-        raise failure
+    def send(self, data: bytes) -> None:
+        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.sendall(data)
 
-    def timed_socket(self) -> socket.socket:
-        """Return the socket for the next step, with the time left as its timeout."""
-        self._sock.settimeout(_seconds_left(self.deadline))
-        return self._sock
+    def receive_into(self, buffer: Any) -> int:
+        """Fill a buffer with what has come, and return its size, 0 at the end."""
+        self._sock.settimeout(_seconds_left(self._deadline))
+        return self._sock.recv_into(buffer)
 
     def halve_time(self) -> None:
         """Leave half of the time that is left for another question."""
         now = time.monotonic()
-        self.deadline = now + (self.deadline - now) / 2
-
-    def start_tls(self, context: ssl.SSLContext, name: str) -> None:
-        """Go on by TLS with the server of this name."""
-        plain = self.timed_socket()  # its timeout bounds the handshake as a whole
-        self._sock = self._opened.enter_context(context.wrap_socket(plain, server_hostname=name))
+        self._deadline = now + (self._deadline - now) / 2
 
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
@@ -1048,12 +1050,12 @@ class _Connection:
         if body:
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
-        self.timed_socket().sendall(head + body)
+        self.send(head + body)
         return self._read_head()
 
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response. Its body is still to come."""
-        stream = _Stream(self.timed_socket)
+        stream = _Stream(self.receive_into)
         stand_in: Any = stream
         response = self._opened.enter_context(http.client.HTTPResponse(stand_in))
         try:
@@ -1062,6 +1064,49 @@ class _Connection:
             raise OSError(f"its headers cannot be parsed ({error})") from error
         stream.go_on_with_body(may_end=_ends_with_connection(response.headers))
         return response
+
+
+class _TlsConnection(_Connection):
+    """A connection by TLS, over a plain one.
+
+    OpenSSL gets what came a piece at a time. From the socket itself it would go on reading what it
+    skips, past any deadline, for as long as the peer sends that.
+    """
+
+    def __init__(self, plain: _Connection, context: ssl.SSLContext, name: str) -> None:
+        super().__init__(plain._sock, plain._deadline, plain._opened)
+        self._received = ssl.MemoryBIO()
+        self._to_send = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._received, self._to_send, server_hostname=name)
+        self._run(self._tls.do_handshake)
+
+    def send(self, data: bytes) -> None:
+        while data:
+            data = data[self._run(self._tls.write, data) :]
+
+    def receive_into(self, buffer: Any) -> int:
+        try:
+            size: int = self._run(self._tls.read, len(buffer), buffer)
+            return size
+        except ssl.SSLEOFError:  # many servers close without a word of TLS
+            return 0
+
+    def _run(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Take a step of TLS, and send and receive what it needs."""
+        piece = bytearray(16384)
+        while True:
+            try:
+                return step(*arguments)
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                if self._to_send.pending:
+                    super().send(self._to_send.read())
+            size = super().receive_into(piece)
+            if size:
+                self._received.write(piece[:size])
+            else:
+                self._received.write_eof()
 
 
 def _check_framing(headers: http.client.HTTPMessage) -> None:
@@ -1160,8 +1205,10 @@ class _Server:
         if self.proxy and self.address.scheme == "http":
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
             headers = {**headers, **self.proxy.headers}
+        peer = self.proxy.address if self.proxy else self.address
         with contextlib.ExitStack() as opened:
-            connection = self._connect(deadline, opened)
+            sock = opened.enter_context(_dial(peer, deadline))
+            connection = self._secured(_Connection(sock, deadline, opened))
             response = connection.request(method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
@@ -1170,16 +1217,15 @@ class _Server:
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
-    def _connect(self, deadline: float, opened: contextlib.ExitStack) -> _Connection:
-        """Connect to the server, through its proxy if it has one, and for https by TLS."""
-        peer = self.proxy.address if self.proxy else self.address
-        connection = _Connection(peer, deadline, opened)
-        if self.address.scheme == "https":
-            if self.proxy:
-                self.proxy.open_tunnel(connection, self.address)
-            self.context = self.context or ssl.create_default_context()  # 16 ms, so do it once
-            connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
-        return connection
+    def _secured(self, connection: _Connection) -> _Connection:
+        """Go on by TLS if the server is asked by https, and then through a proxy's tunnel."""
+        if self.address.scheme != "https":
+            return connection
+        if self.proxy:
+            self.proxy.open_tunnel(connection, self.address)
+        self.context = self.context or ssl.create_default_context()  # 16 ms, so do it once
+        name = (self.address.hostname or "").rstrip(".")
+        return _TlsConnection(connection, self.context, name)
 
 
 # ------------------------------------------------------------------------ arguments, environment
