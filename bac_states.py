@@ -1069,8 +1069,8 @@ class _Connection:
 class _TlsConnection(_Connection):
     """A connection by TLS, over a plain one.
 
-    OpenSSL gets what came a piece at a time. From the socket itself it would go on reading what it
-    skips, past any deadline, for as long as the peer sends that.
+    OpenSSL is handed what came, a piece at a time. If it read the socket itself, it would do so for
+    as long as the peer sends what it skips, past any deadline.
     """
 
     def __init__(self, plain: _Connection, context: ssl.SSLContext, name: str) -> None:
@@ -1082,7 +1082,8 @@ class _TlsConnection(_Connection):
 
     def send(self, data: bytes) -> None:
         while data:
-            data = data[self._run(self._tls.write, data) :]
+            sent: int = self._run(self._tls.write, data)
+            data = data[sent:]
 
     def receive_into(self, buffer: Any) -> int:
         try:
@@ -1098,8 +1099,8 @@ class _TlsConnection(_Connection):
             try:
                 return step(*arguments)
             except ssl.SSLWantReadError:
-                pass
-            finally:
+                pass  # more has to be received first
+            finally:  # even a step that fails may have something to tell the peer
                 if self._to_send.pending:
                     super().send(self._to_send.read())
             size = super().receive_into(piece)
