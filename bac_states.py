@@ -1089,8 +1089,10 @@ class _TlsConnection(_Connection):
         try:
             size: int = self._run(self._tls.read, len(buffer), buffer)
             return size
-        except ssl.SSLEOFError:  # many servers close without a word of TLS
-            return 0
+        except ssl.SSLError:
+            if self._received.eof:  # the peer closed; many do without a word of TLS
+                return 0
+            raise
 
     def _run(self, step: Callable[..., Any], *arguments: Any) -> Any:
         """Take a step of TLS, and send and receive what it needs."""

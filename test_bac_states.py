@@ -2564,6 +2564,7 @@ FRAMED = {
     "chunks beside a large length": head("Transfer-Encoding: chunked", "Content-Length: 99999999")
     + chunk(BODY)
     + LAST_CHUNK,
+    "lines that end in LF": head().replace(b"\r\n", b"\n") + BODY + b" " * 99999,
     "labelled as rubbish": head("Content-Type: rubbish") + BODY,
     "encoded as identity": head("Content-Encoding: identity") + BODY,
     "encoded as Identity, and a blank": head("Content-Encoding: Identity ") + BODY,
@@ -2584,8 +2585,16 @@ FRAMED = {
 
 
 @pytest.mark.parametrize("how", FRAMED)
-def test_an_answer_is_read_however_it_is_framed(serve, how):
+def test_an_answer_is_read_however_it_is_framed(serve, tls, how):
     assert ask(serve(FRAMED[how]), timeout=60).state.succeeded
+    secure = serve(FRAMED[how], tls=tls.server)
+    assert ask(secure, timeout=60, ssl_context=tls.client).state.succeeded
+
+
+def test_a_request_of_many_tls_records_is_sent_whole(serve, tls):
+    server, value = serve(job_is(), tls=tls.server), "x" * 99999
+    assert ask(server, headers={"X": value}, ssl_context=tls.client).state.succeeded
+    assert server.requests[0].headers["x"] == value
 
 
 # Time. Whatever stalls or drips, and in whatever phase: the deadline is the whole call's.
