@@ -1096,20 +1096,31 @@ class _TlsConnection(_Connection):
 
     def _run(self, step: Callable[..., Any], *arguments: Any) -> Any:
         """Take a step of TLS, and send and receive what it needs."""
-        piece = bytearray(16384)
         while True:
             try:
-                return step(*arguments)
+                result = step(*arguments)
             except ssl.SSLWantReadError:
-                pass  # more has to be received first
-            finally:  # even a step that fails may have something to tell the peer
-                if self._to_send.pending:
-                    super().send(self._to_send.read())
-            size = super().receive_into(piece)
-            if size:
-                self._received.write(piece[:size])
+                self._flush()
+                self._fetch()
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):  # an alert, for a peer that may be gone
+                    self._flush()
+                raise
             else:
-                self._received.write_eof()
+                self._flush()
+                return result
+
+    def _flush(self) -> None:
+        if self._to_send.pending:
+            super().send(self._to_send.read())
+
+    def _fetch(self) -> None:
+        piece = bytearray(16384)
+        size = super().receive_into(piece)
+        if size:
+            self._received.write(piece[:size])
+        else:
+            self._received.write_eof()
 
 
 def _check_framing(headers: http.client.HTTPMessage) -> None:

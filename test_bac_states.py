@@ -2388,6 +2388,20 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_unless_a_context_says_
         assert ask(server, ssl_context=context).state.succeeded
 
 
+def test_an_untrusted_certificate_is_named_even_if_the_peer_is_gone(monkeypatch, serve, tls):
+    send, sent = socket.socket.sendall, []
+
+    def send_once(sock, data):
+        if sent:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        sent.append(data)
+        send(sock, data)
+
+    server = serve(job_is(), tls=tls.server)
+    monkeypatch.setattr(socket.socket, "sendall", send_once)
+    assert "its certificate is not trusted" in refused(server, TransportError).message
+
+
 def test_a_file_of_revocations_alone_is_no_file_of_certificates(monkeypatch, tmp_path):
     revocations = tmp_path / "revocations.pem"
     revocations.write_text(REVOCATIONS)
@@ -2589,6 +2603,15 @@ def test_an_answer_is_read_however_it_is_framed(serve, tls, how):
     assert ask(serve(FRAMED[how]), timeout=60).state.succeeded
     secure = serve(FRAMED[how], tls=tls.server)
     assert ask(secure, timeout=60, ssl_context=tls.client).state.succeeded
+
+
+def test_an_answer_that_tls_finds_broken_is_not_complete(serve, tls):
+    def broken(peer):
+        peer.send(head() + BODY)
+        socket.socket.send(peer.sock, b"\x17\x03\x03\x00\x20" + b"x" * 32)  # past its TLS
+
+    error = refused(serve(broken, tls=tls.server), TransportError, ssl_context=tls.client)
+    assert ": TLS failed: " in error.message
 
 
 def test_a_request_of_many_tls_records_is_sent_whole(serve, tls):
