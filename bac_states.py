@@ -433,13 +433,13 @@ def _object_reader(
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        for name in reversed(list(value)):  # from the end, to meet the last spelling first
+        for name in reversed(list(value)):  # so the last spelling of a name is met first
             field = by_spelling.get(name)
             if field is None:
                 field = find_field(name)
             item = value[name]
             if not field or field in found or item is None:
-                continue
+                continue  # it is unknown, an earlier spelling, or null
             try:  # as `_read_at` does; calling it for each member would take 4 % more time
                 found[field] = readers[field](item)
             except _Mismatch as error:
@@ -852,7 +852,7 @@ _read_answer = _object_reader(
 
 class _Decoded(NamedTuple):
     response: StateResponse
-    lists_executions: bool  # the newer API does since v1.2.2
+    lists_executions: bool  # False for the newer API up to v1.2.1 alone
 
 
 def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
@@ -983,7 +983,8 @@ class _Stream(io.RawIOBase):
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
-        if b"\r\n\r\n" in received:  # the end of a 100 Continue: other headers follow
+        # A 100 Continue ends here, and other headers follow. After those nothing is counted.
+        if b"\r\n\r\n" in received:
             self._head_size = 0
 
     def go_on_with_body(self, may_end: bool) -> None:
@@ -1011,7 +1012,7 @@ def _dial(peer: _Address, deadline: float) -> socket.socket:
                 sock = closing.enter_context(socket.socket(family, kind, protocol))
                 sock.settimeout(share)
                 sock.connect(address)
-                closing.pop_all()  # it stays open
+                closing.pop_all()  # it is connected, and stays open
                 return sock
         except OSError as error:  # try the next: this machine may lack IPv6, for example
             failure = error

@@ -31,6 +31,7 @@ import json
 import os
 import pathlib
 import pickle
+import queue
 import re
 import shutil
 import signal
@@ -2388,7 +2389,9 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_unless_a_context_says_
         assert ask(server, ssl_context=context).state.succeeded
 
 
-def test_an_untrusted_certificate_is_named_even_if_the_peer_is_gone(monkeypatch, serve, tls):
+def test_an_untrusted_certificate_is_told_to_the_peer_and_named_even_if_that_is_gone(
+    monkeypatch, serve, tls
+):
     send, sent = socket.socket.sendall, []
 
     def send_once(sock, data):
@@ -2398,8 +2401,19 @@ def test_an_untrusted_certificate_is_named_even_if_the_peer_is_gone(monkeypatch,
         send(sock, data)
 
     server = serve(job_is(), tls=tls.server)
-    monkeypatch.setattr(socket.socket, "sendall", send_once)
-    assert "its certificate is not trusted" in refused(server, TransportError).message
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "sendall", send_once)
+        assert "its certificate is not trusted" in refused(server, TransportError).message
+    alerts = queue.Queue()
+
+    def secure(peer):
+        with pytest.raises(ssl.SSLError) as caught:
+            peer.secure(tls.server)
+        alerts.put(caught.value.reason)
+
+    url = serve(secure, greets=True).url.replace("http:", "https:")
+    refused(server, TransportError, server_url=url)
+    assert "ALERT" in alerts.get(timeout=IN_TIME)
 
 
 def test_a_file_of_revocations_alone_is_no_file_of_certificates(monkeypatch, tmp_path):
