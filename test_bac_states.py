@@ -2519,6 +2519,7 @@ FAULTS = {
     "no HTTP": b"ICY 200 OK\r\n\r\n" + BODY,
     "a status line without an end": b"HTTP/1.1 200 " + b"x" * 200000,
     "a long header": head("Content-Type: multipart/x; a=" + ";" * 33000) + BODY,
+    "long headers": head(status="100 Continue") + head(*["X: " + "x" * 60000] * 3) + BODY,
     "a header flood": head(*(f"X-{i}: y" for i in range(1000))) + BODY,
     "two lengths": head("Content-Length: 3", f"Content-Length: {len(BODY)}") + BODY,
     "a length and a bad one": head(f"Content-Length: {len(BODY)}", "Content-Length: x") + BODY,
@@ -2569,7 +2570,7 @@ def test_what_is_no_complete_answer_is_a_transport_error(serve, fault):
         assert error.message.endswith(": the answer has a bad chunk size")
     if fault in ("no HTTP", "another HTTP", "a header flood"):
         assert ": it is not valid HTTP (" in error.message
-    if fault == "a long header":  # before Python 3.14 it would be parsed for a second
+    if "long header" in fault:  # before Python 3.14 it would be parsed for a second
         assert error.message.endswith(": its headers are too long")
     if fault == "two lengths":  # of which one may be right
         assert error.message.endswith(": the answer has a bad Content-Length")
@@ -2593,12 +2594,13 @@ FRAMED = {
     + chunk(BODY)
     + LAST_CHUNK,
     "lines that end in LF": head().replace(b"\r\n", b"\n") + BODY + b" " * 99999,
+    "semicolons in the body": head() + BODY[:-1] + b',"x":"%s"}' % (b";" * 7000),
     "labelled as rubbish": head("Content-Type: rubbish") + BODY,
     "encoded as identity": head("Content-Encoding: identity") + BODY,
     "encoded as Identity, and a blank": head("Content-Encoding: Identity ") + BODY,
     "after 100 Continue": head(status="100 Continue") + length(len(BODY)) + BODY,
     "after many": head("X: " + "x" * 7000, status="100 Continue") * 20 + length(len(BODY)) + BODY,
-    "after 30 kB of headers": head("X: " + "x" * 30000) + BODY,
+    "after 90 kB of headers": head(*["X: " + "x" * 45000] * 2) + BODY,
     "HTTP/1.0": head().replace(b"/1.1", b"/1.0") + BODY,
     "no reason phrase": head().replace(b" OK", b"") + BODY,
     "a chunk": CHUNKED + chunk(BODY) + LAST_CHUNK,
