@@ -1042,6 +1042,12 @@ class _Connection:
         self._sock.settimeout(_seconds_left(self._deadline))
         return self._sock.recv_into(buffer)
 
+    def over_tls_socket(self, context: ssl.SSLContext, name: str) -> _Connection:
+        """Return the connection by a TLS socket, as a caller's context makes it."""
+        self._sock.settimeout(_seconds_left(self._deadline))
+        sock = self._opened.enter_context(context.wrap_socket(self._sock, server_hostname=name))
+        return _Connection(sock, self._deadline, self._opened)
+
     def halve_time(self) -> None:
         """Leave half of the time that is left for another question."""
         now = time.monotonic()
@@ -1071,6 +1077,12 @@ class _Connection:
             raise OSError(f"its headers cannot be parsed ({error})") from error
         stream.go_on_with_body(may_end=_ends_with_connection(response.headers))
         return response
+
+
+def _makes_its_own_sockets(context: ssl.SSLContext) -> bool:
+    """Tell whether a caller's context has TLS sockets of its own, with checks of their own."""
+    is_overridden = type(context).wrap_socket is not ssl.SSLContext.wrap_socket
+    return is_overridden or context.sslsocket_class is not ssl.SSLSocket
 
 
 class _TlsConnection(_Connection):
@@ -1229,7 +1241,11 @@ class _Server:
         peer = self.proxy.address if self.proxy else self.address
         with contextlib.ExitStack() as opened:
             sock = opened.enter_context(_dial(peer, deadline))
-            connection = self._secured(_Connection(sock, deadline, opened))
+            connection = _Connection(sock, deadline, opened)
+            if self.address.scheme == "https":
+                if self.proxy:
+                    self.proxy.open_tunnel(connection, self.address)
+                connection = self._secured(connection)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
@@ -1239,13 +1255,11 @@ class _Server:
         return _Answer(url, response.status, response.reason, response.headers, content)
 
     def _secured(self, connection: _Connection) -> _Connection:
-        """Go on by TLS if the server is asked by https, and then through a proxy's tunnel."""
-        if self.address.scheme != "https":
-            return connection
-        if self.proxy:
-            self.proxy.open_tunnel(connection, self.address)
+        """Go on by TLS."""
         self.context = self.context or ssl.create_default_context()  # 16 ms, so do it once
         name = (self.address.hostname or "").rstrip(".")
+        if _makes_its_own_sockets(self.context):
+            return connection.over_tls_socket(self.context, name)
         return _TlsConnection(connection, self.context, name)
 
 

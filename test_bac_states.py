@@ -2434,6 +2434,30 @@ def test_the_environment_s_certificates_are_trusted_for_its_server_alone(monkeyp
     assert bac_states.get(JOB, ssl_context=tls.client).state.succeeded
 
 
+def test_the_checks_of_a_context_s_own_sockets_are_made(serve, tls):
+    refusal = ssl.SSLError(1, "[PIN] another certificate is pinned (pin.py:1)")
+
+    class Refusing(ssl.SSLSocket):
+        def do_handshake(self, *args):
+            raise refusal
+
+    class Pinning(ssl.SSLContext):
+        def wrap_socket(self, *args, **options):
+            with super().wrap_socket(*args, **options):
+                raise refusal
+
+    by_class = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    by_class.sslsocket_class = Refusing
+    server = serve(job_is(), tls=tls.server)
+    for context in (Pinning(ssl.PROTOCOL_TLS_CLIENT), by_class):
+        context.load_verify_locations(tls.trusted)
+        error = refused(server, TransportError, ssl_context=context)
+        assert error.message.endswith(": TLS failed: another certificate is pinned")
+    assert server.requests == []
+    by_class.sslsocket_class = type("Own", (ssl.SSLSocket,), {})
+    assert ask(server, ssl_context=by_class).state.succeeded
+
+
 def test_a_certificate_is_for_its_host_without_the_trailing_dot(monkeypatch, serve, tls):
     server = serve(job_is(), tls=tls.server)
     monkeypatch.setattr(socket, "getaddrinfo", resolving_to(server.port))
