@@ -1042,14 +1042,16 @@ class _Connection:
         self._sock.settimeout(_seconds_left(self._deadline))
         return self._sock.recv_into(buffer)
 
-    def over_tls_socket(self, context: ssl.SSLContext, name: str) -> _Connection:
-        """Return the connection by a TLS socket, as a caller's context makes it."""
+    def by_tls(self, context: ssl.SSLContext, name: str) -> _Connection:
+        """Go on by TLS with the server of this name."""
+        if not _makes_its_own_sockets(context):
+            return _TlsConnection(self._sock, self._deadline, self._opened, context, name)
         self._sock.settimeout(_seconds_left(self._deadline))
         sock = self._opened.enter_context(context.wrap_socket(self._sock, server_hostname=name))
         return _Connection(sock, self._deadline, self._opened)
 
     def halve_time(self) -> None:
-        """Leave half of the time that is left for another question."""
+        """Leave half of the remaining time to another question."""
         now = time.monotonic()
         self._deadline = now + (self._deadline - now) / 2
 
@@ -1080,20 +1082,27 @@ class _Connection:
 
 
 def _makes_its_own_sockets(context: ssl.SSLContext) -> bool:
-    """Tell whether a caller's context has TLS sockets of its own, with checks of their own."""
+    """Tell whether a caller's context has TLS sockets of its own, which may make checks."""
     is_overridden = type(context).wrap_socket is not ssl.SSLContext.wrap_socket
     return is_overridden or context.sslsocket_class is not ssl.SSLSocket
 
 
 class _TlsConnection(_Connection):
-    """A connection by TLS, over a plain one.
+    """A connection by TLS.
 
     OpenSSL is handed what came, a piece at a time. If it read the socket itself, it would do so for
     as long as the peer sends what it skips, past any deadline.
     """
 
-    def __init__(self, plain: _Connection, context: ssl.SSLContext, name: str) -> None:
-        super().__init__(plain._sock, plain._deadline, plain._opened)
+    def __init__(
+        self,
+        sock: socket.socket,
+        deadline: float,
+        opened: contextlib.ExitStack,
+        context: ssl.SSLContext,
+        name: str,
+    ) -> None:
+        super().__init__(sock, deadline, opened)
         self._received = ssl.MemoryBIO()
         self._to_send = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._received, self._to_send, server_hostname=name)
@@ -1130,10 +1139,12 @@ class _TlsConnection(_Connection):
                 return result
 
     def _flush(self) -> None:
+        """Send what TLS has to say."""
         if self._to_send.pending:
             super().send(self._to_send.read())
 
     def _fetch(self) -> None:
+        """Receive more for TLS."""
         piece = bytearray(16384)
         size = super().receive_into(piece)
         if size:
@@ -1238,14 +1249,8 @@ class _Server:
         if self.proxy and self.address.scheme == "http":
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
             headers = {**headers, **self.proxy.headers}
-        peer = self.proxy.address if self.proxy else self.address
         with contextlib.ExitStack() as opened:
-            sock = opened.enter_context(_dial(peer, deadline))
-            connection = _Connection(sock, deadline, opened)
-            if self.address.scheme == "https":
-                if self.proxy:
-                    self.proxy.open_tunnel(connection, self.address)
-                connection = self._secured(connection)
+            connection = self._connect(deadline, opened)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
@@ -1254,13 +1259,17 @@ class _Server:
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
-    def _secured(self, connection: _Connection) -> _Connection:
-        """Go on by TLS."""
+    def _connect(self, deadline: float, opened: contextlib.ExitStack) -> _Connection:
+        """Connect to the server, through its proxy if it has one, and for https by TLS."""
+        peer = self.proxy.address if self.proxy else self.address
+        sock = opened.enter_context(_dial(peer, deadline))
+        connection = _Connection(sock, deadline, opened)
+        if self.address.scheme != "https":
+            return connection
+        if self.proxy:
+            self.proxy.open_tunnel(connection, self.address)
         self.context = self.context or ssl.create_default_context()  # 16 ms, so do it once
-        name = (self.address.hostname or "").rstrip(".")
-        if _makes_its_own_sockets(self.context):
-            return connection.over_tls_socket(self.context, name)
-        return _TlsConnection(connection, self.context, name)
+        return connection.by_tls(self.context, (self.address.hostname or "").rstrip("."))
 
 
 # ------------------------------------------------------------------------ arguments, environment
