@@ -965,7 +965,8 @@ class _Stream(io.RawIOBase):
         self._may_end = False
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        # After headers that end in line feeds alone, so much of a body is checked as headers.
+        # It may fetch 8192 bytes past the headers. `_check_headers` counts these, too, if no line
+        # of the headers ends in CR and LF.
         return io.BufferedReader(self, 8192)
 
     def readable(self) -> bool:
@@ -989,7 +990,7 @@ class _Stream(io.RawIOBase):
         headers, _, _ = self._head.partition(b"\r\n\r\n")
         if len(headers) + 50 * headers.count(b";") > _MAX_HEAD:
             raise OSError("its headers are too long")
-        # After a 100 Continue, other headers follow.
+        # After the blank line of a 100 Continue, other headers follow.
         _, _, self._head = self._head.rpartition(b"\r\n\r\n")
 
     def go_on_with_body(self, may_end: bool) -> None:
@@ -1083,7 +1084,7 @@ class _Connection:
 
 def _makes_its_own_sockets(context: ssl.SSLContext) -> bool:
     """Tell whether a caller's context has TLS sockets of its own, which may make checks."""
-    is_overridden = type(context).wrap_socket is not ssl.SSLContext.wrap_socket
+    is_overridden = type(context).wrap_socket.__module__ != "ssl"
     return is_overridden or context.sslsocket_class is not ssl.SSLSocket
 
 
@@ -1128,22 +1129,22 @@ class _TlsConnection(_Connection):
             try:
                 result = step(*arguments)
             except ssl.SSLWantReadError:
-                self._flush()
-                self._fetch()
+                self._send_pending()
+                self._receive_more()
             except ssl.SSLError:
                 with contextlib.suppress(OSError):  # an alert, for a peer that may be gone
-                    self._flush()
+                    self._send_pending()
                 raise
             else:
-                self._flush()
+                self._send_pending()
                 return result
 
-    def _flush(self) -> None:
+    def _send_pending(self) -> None:
         """Send what TLS has to say."""
         if self._to_send.pending:
             super().send(self._to_send.read())
 
-    def _fetch(self) -> None:
+    def _receive_more(self) -> None:
         """Receive more for TLS."""
         piece = bytearray(16384)
         size = super().receive_into(piece)
@@ -1638,8 +1639,9 @@ def _ask_for_executions(
 ) -> StateResponse:
     """Ask on the other routes for the executions, which the newer API lists since v1.2.2.
 
-    The incomplete answer counts only if each of them is missing or refuses for good: without
-    executions a Completed job counts as a success, even if its program failed.
+    Without them a Completed job counts as a success, even if its program failed. So the incomplete
+    answer counts only if each of the other routes is missing or refuses for good, as v1.1.0 to
+    v1.1.3 refuse a short id by a 500 on the older route.
     """
     for route in untried:
         try:
@@ -1761,7 +1763,8 @@ def _lacks_route(route: _Route, answer: _Answer) -> bool:
     """Tell whether the server does not have the route."""
     if answer.status in (404, 405):
         return not _is_of_job_store(answer)
-    if answer.status in (403, 500):  # so answers a server with users (v1.7.0 and later)
+    if answer.status in (403, 500):
+        # Since v1.7.0, a server with users answers so on a route that it does not have.
         return route == _REQUESTER and "capability" in answer.text
     return answer.status == 410
 

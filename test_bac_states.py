@@ -93,27 +93,20 @@ on_posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell an
 
 @pytest.fixture(autouse=True)
 def _of_all_tests(monkeypatch):
-    """They have a clean environment, end in time, and leave no socket open, plain or of TLS."""
+    """They have a clean environment, end in time, and leave no socket open."""
     for name in list(os.environ):
         if name.startswith("BACALHAU_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     start = time.perf_counter()
     sockets = []
-    connect, wrap = socket.socket.connect, ssl.SSLContext.wrap_socket
+    connect = socket.socket.connect
 
     def connected(sock, address):
         sockets.append(sock)
         return connect(sock, address)
 
-    def wrapped(context, sock, server_side=False, **options):
-        secure = wrap(context, sock, server_side=server_side, **options)
-        if not server_side:
-            sockets.append(secure)
-        return secure
-
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "connect", connected)
-        patch.setattr(ssl.SSLContext, "wrap_socket", wrapped)
         yield
     assert {sock.fileno() for sock in sockets} <= {-1}
     assert time.perf_counter() - start < IN_TIME
@@ -2434,7 +2427,7 @@ def test_the_environment_s_certificates_are_trusted_for_its_server_alone(monkeyp
     assert bac_states.get(JOB, ssl_context=tls.client).state.succeeded
 
 
-def test_the_checks_of_a_context_s_own_sockets_are_made(serve, tls):
+def test_the_checks_of_a_context_s_own_sockets_are_made(monkeypatch, serve, tls):
     refusal = ssl.SSLError(1, "[PIN] another certificate is pinned (pin.py:1)")
 
     class Refusing(ssl.SSLSocket):
@@ -2453,9 +2446,13 @@ def test_the_checks_of_a_context_s_own_sockets_are_made(serve, tls):
         context.load_verify_locations(tls.trusted)
         error = refused(server, TransportError, ssl_context=context)
         assert error.message.endswith(": TLS failed: another certificate is pinned")
-    assert server.requests == []
     by_class.sslsocket_class = type("Own", (ssl.SSLSocket,), {})
     assert ask(server, ssl_context=by_class).state.succeeded
+    monkeypatch.setattr(ssl, "SSLContext", Pinning)  # as some do for a whole process
+    context = Pinning(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(tls.trusted)
+    refused(server, TransportError, ssl_context=context)
+    assert len(server.requests) == 1
 
 
 def test_a_certificate_is_for_its_host_without_the_trailing_dot(monkeypatch, serve, tls):
