@@ -372,7 +372,7 @@ def _wrong_type(expected: str, value: object) -> _Mismatch:
 # A reader is a function that turns a JSON value into ours, or raises _Mismatch.
 
 
-def _read_at(key: str | int, read: Callable[[Any], Any], item: Any) -> Any:
+def _read_at(key: str | int, read: Callable[[Any], object], item: Any) -> Any:
     """Return `read(item)`. If that fails, put the key in front of the error's path."""
     try:
         return read(item)
@@ -410,7 +410,7 @@ def _folded(name: str) -> str:
 
 
 def _object_reader(
-    model: Callable[..., Any], readers: Mapping[str, Callable[[Any], Any]]
+    model: Callable[..., Any], readers: Mapping[str, Callable[[Any], object]]
 ) -> Callable[[Any], Any]:
     """Make the reader of an object into a model, or into a dict of fields.
 
@@ -455,7 +455,7 @@ def _has_any(value: Iterable[str], fields: Iterable[str]) -> bool:
     return not set(map(_folded, fields)).isdisjoint(map(_folded, value))
 
 
-def _plain(model: Any) -> dict[str, Callable[[Any], Any]]:
+def _plain(model: Any) -> dict[str, Callable[[Any], object]]:
     """Return the readers of a model's plain fields: {"stdout": _read_text, ...}.
 
     Their defaults tell the types. A field whose default is None needs a reader of its own.
@@ -478,13 +478,13 @@ def _check_items(kind: type[Collection[Any]], items: Any) -> None:
     _check_size(items)
 
 
-def _read_array(read: Callable[[Any], Any], items: Any) -> tuple[Any, ...]:
+def _read_array(read: Callable[[Any], object], items: Any) -> tuple[Any, ...]:
     """Read an array, each element with `read`."""
     _check_items(list, items)
     return tuple(_read_at(index, read, item) for index, item in enumerate(items))
 
 
-def _read_map(read: Callable[[Any], Any], items: Any) -> dict[str, Any]:
+def _read_map(read: Callable[[Any], object], items: Any) -> dict[str, Any]:
     """Read an object whose keys are data, each value with `read`."""
     _check_items(dict, items)
     return {key: _read_at(key, read, item) for key, item in items.items()}
@@ -666,7 +666,7 @@ def _job_state(shards: tuple[ExecutionState, ...]) -> str:
     return "New"  # no shard, or only Cancelled ones
 
 
-_STATE_READERS: dict[str, Callable[[Any], Any]] = {
+_STATE_READERS: dict[str, Callable[[Any], object]] = {
     "nodes": _read_nodes,  # up to v0.3.19
     "shards": _read_job_shards,  # v0.3.20 to v0.3.23
     "executions": _read_executions,
@@ -1038,7 +1038,7 @@ class _Connection:
         self._sock.settimeout(_seconds_left(self._deadline))
         self._sock.sendall(data)
 
-    def receive_into(self, buffer: Any) -> int:
+    def receive_into(self, buffer: bytearray | memoryview) -> int:
         """Fill a buffer with what has come, and return its size, 0 at the end."""
         self._sock.settimeout(_seconds_left(self._deadline))
         return self._sock.recv_into(buffer)
@@ -1114,7 +1114,7 @@ class _TlsConnection(_Connection):
             sent: int = self._run(self._tls.write, data)
             data = data[sent:]
 
-    def receive_into(self, buffer: Any) -> int:
+    def receive_into(self, buffer: bytearray | memoryview) -> int:
         try:
             size: int = self._run(self._tls.read, len(buffer), buffer)
             return size
