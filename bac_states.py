@@ -718,11 +718,9 @@ def _read_result(value: Any) -> StorageSpec:
     """Read where the results are: first their Type, which says how to read the Params."""
     result = _read_type_and_params(value)
     source = result.get("type", "")
-    params = result.get("params")  # as they came
+    params = result.get("params", {})  # as they came
     if not source:  # nothing was published
         return StorageSpec()
-    if params is None:
-        return StorageSpec(source)
     if source.lower() == "s3":
         return StorageSpec(source, s3=_read_at("Params", _read_s3, params))
     storage: StorageSpec = _read_at("Params", _read_storage, params)

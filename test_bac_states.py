@@ -1493,7 +1493,7 @@ RESULTS = [
     ("s3", {"Bucket": "b", "CID": 5}, {"s3": {"bucket": "b"}}),
     ("S3", {"Bucket": "b"}, {"s3": {"bucket": "b"}}),
     ("s3", {}, {"s3": {}}),
-    ("s3", None, {}),
+    ("s3", None, {"s3": {}}),
     ("s3managed", {"JobID": "j-1", "ExecutionID": "e-1"}, {}),
 ]
 
