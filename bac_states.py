@@ -68,7 +68,7 @@ __version__ = "1.1.0"
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
-_MAX_HEAD = 128 * 1024  # bytes of headers
+_MAX_HEAD = 128 * 1024  # bytes of headers, of which a semicolon counts as 50
 _MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: `body` keeps the start, once it is masked
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
@@ -451,7 +451,7 @@ def _object_reader(
 
 
 def _has_any(value: Iterable[str], fields: Iterable[str]) -> bool:
-    """Tell whether an object has a member for any of the fields, be it null."""
+    """Tell whether an object has a member for any of the fields, even if it is null."""
     return not set(map(_folded, fields)).isdisjoint(map(_folded, value))
 
 
@@ -979,10 +979,9 @@ class _Stream(io.RawIOBase):
         return size
 
     def _check_headers(self, received: bytes) -> None:
-        """Refuse headers that are too long.
+        """Refuse headers that are too long, or have too many semicolons for their length.
 
-        A semicolon counts as 50 bytes: before Python 3.14, parsing a Content-Type takes time in
-        proportion to its length times their number.
+        Before Python 3.14, the time to parse a Content-Type grows with the product of both.
         """
         self._head += received
         headers, _, _ = self._head.partition(b"\r\n\r\n")
@@ -1042,7 +1041,11 @@ class _Connection:
         return self._sock.recv_into(buffer)
 
     def by_tls(self, context: ssl.SSLContext, name: str) -> _Connection:
-        """Go on by TLS with the server of this name."""
+        """Go on by TLS with the server of this name.
+
+        A caller's context may make sockets of its own: they may make checks, which a
+        `_TlsConnection` would skip. With them a peer can draw out the handshake.
+        """
         if not _makes_its_own_sockets(context):
             return _TlsConnection(self._sock, self._deadline, self._opened, context, name)
         self._sock.settimeout(_seconds_left(self._deadline))
@@ -1069,9 +1072,8 @@ class _Connection:
 
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response. Its body is still to come."""
-        stream = _Stream(self.receive_into)
-        stand_in: Any = stream
-        response = self._opened.enter_context(http.client.HTTPResponse(stand_in))
+        stream: Any = _Stream(self.receive_into)
+        response = self._opened.enter_context(http.client.HTTPResponse(stream))
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
@@ -1081,7 +1083,7 @@ class _Connection:
 
 
 def _makes_its_own_sockets(context: ssl.SSLContext) -> bool:
-    """Tell whether a caller's context has TLS sockets of its own, which may make checks."""
+    """Tell whether a context makes other sockets than Python's own."""
     is_overridden = type(context).wrap_socket.__module__ != "ssl"
     return is_overridden or context.sslsocket_class is not ssl.SSLSocket
 
