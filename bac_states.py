@@ -68,7 +68,7 @@ __version__ = "1.1.0"
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
-_MAX_HEAD = 128 * 1024  # bytes of headers, of which a semicolon counts as 50
+_MAX_HEAD = 64 * 1024  # bytes of headers
 _MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: `body` keeps the start, once it is masked
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
@@ -963,9 +963,7 @@ class _Stream(io.RawIOBase):
         self._may_end = False
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        # It may fetch 8192 bytes past the headers. `_check_headers` counts these, too, if no line
-        # of the headers ends in CR and LF.
-        return io.BufferedReader(self, 8192)
+        return io.BufferedReader(self, 8192)  # so much of a body may count as headers
 
     def readable(self) -> bool:
         return True
@@ -979,16 +977,11 @@ class _Stream(io.RawIOBase):
         return size
 
     def _check_headers(self, received: bytes) -> None:
-        """Refuse headers that are too long, or have too many semicolons for their length.
-
-        Before Python 3.14, the time to parse a Content-Type grows with the product of both.
-        """
-        self._head += received
-        headers, _, _ = self._head.partition(b"\r\n\r\n")
-        if len(headers) + 50 * headers.count(b";") > _MAX_HEAD:
-            raise OSError("its headers are too long")
+        """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time."""
         # After the blank line of a 100 Continue, other headers follow.
-        _, _, self._head = self._head.rpartition(b"\r\n\r\n")
+        _, _, self._head = (self._head + received).rpartition(b"\r\n\r\n")
+        if len(self._head) > _MAX_HEAD:
+            raise OSError("its headers are too long")
 
     def go_on_with_body(self, may_end: bool) -> None:
         """Take note that the headers are read, and whether the body ends with the connection."""
@@ -1040,17 +1033,13 @@ class _Connection:
         self._sock.settimeout(_seconds_left(self._deadline))
         return self._sock.recv_into(buffer)
 
-    def by_tls(self, context: ssl.SSLContext, name: str) -> _Connection:
-        """Go on by TLS with the server of this name.
-
-        A caller's context may make sockets of its own: they may make checks, which a
-        `_TlsConnection` would skip. With them a peer can draw out the handshake.
-        """
-        if not _makes_its_own_sockets(context):
-            return _TlsConnection(self._sock, self._deadline, self._opened, context, name)
+    def start_tls(self, context: ssl.SSLContext, name: str) -> None:
+        """Go on by TLS with the server of this name."""
+        # For the handshake as a whole. Only a peer that floods OpenSSL with messages which it skips
+        # can draw it out.
         self._sock.settimeout(_seconds_left(self._deadline))
-        sock = self._opened.enter_context(context.wrap_socket(self._sock, server_hostname=name))
-        return _Connection(sock, self._deadline, self._opened)
+        secure = context.wrap_socket(self._sock, server_hostname=name)
+        self._sock = self._opened.enter_context(secure)
 
     def halve_time(self) -> None:
         """Leave half of the remaining time to another question."""
@@ -1080,78 +1069,6 @@ class _Connection:
             raise OSError(f"its headers cannot be parsed ({error})") from error
         stream.go_on_with_body(may_end=_ends_with_connection(response.headers))
         return response
-
-
-def _makes_its_own_sockets(context: ssl.SSLContext) -> bool:
-    """Tell whether a context makes other sockets than Python's own."""
-    is_overridden = type(context).wrap_socket.__module__ != "ssl"
-    return is_overridden or context.sslsocket_class is not ssl.SSLSocket
-
-
-class _TlsConnection(_Connection):
-    """A connection by TLS.
-
-    OpenSSL is handed what came, a piece at a time. If it read the socket itself, it would do so for
-    as long as the peer sends what it skips, past any deadline.
-    """
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        deadline: float,
-        opened: contextlib.ExitStack,
-        context: ssl.SSLContext,
-        name: str,
-    ) -> None:
-        super().__init__(sock, deadline, opened)
-        self._received = ssl.MemoryBIO()
-        self._to_send = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._received, self._to_send, server_hostname=name)
-        self._run(self._tls.do_handshake)
-
-    def send(self, data: bytes) -> None:
-        while data:
-            sent: int = self._run(self._tls.write, data)
-            data = data[sent:]
-
-    def receive_into(self, buffer: bytearray | memoryview) -> int:
-        try:
-            size: int = self._run(self._tls.read, len(buffer), buffer)
-            return size
-        except ssl.SSLError:
-            if self._received.eof:  # the peer closed; many do without a word of TLS
-                return 0
-            raise
-
-    def _run(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Take a step of TLS, and send and receive what it needs."""
-        while True:
-            try:
-                result = step(*arguments)
-            except ssl.SSLWantReadError:
-                self._send_pending()
-                self._receive_more()
-            except ssl.SSLError:
-                with contextlib.suppress(OSError):  # an alert, for a peer that may be gone
-                    self._send_pending()
-                raise
-            else:
-                self._send_pending()
-                return result
-
-    def _send_pending(self) -> None:
-        """Send what TLS has to say."""
-        if self._to_send.pending:
-            super().send(self._to_send.read())
-
-    def _receive_more(self) -> None:
-        """Receive more for TLS."""
-        piece = bytearray(16384)
-        size = super().receive_into(piece)
-        if size:
-            self._received.write(piece[:size])
-        else:
-            self._received.write_eof()
 
 
 def _check_framing(headers: http.client.HTTPMessage) -> None:
@@ -1270,7 +1187,8 @@ class _Server:
         if self.proxy:
             self.proxy.open_tunnel(connection, self.address)
         self.context = self.context or ssl.create_default_context()  # 16 ms, so do it once
-        return connection.by_tls(self.context, (self.address.hostname or "").rstrip("."))
+        connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
+        return connection
 
 
 # ------------------------------------------------------------------------ arguments, environment
