@@ -77,8 +77,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# 7 is Completed up to v1.5.1, and 9 since v1.5.2. Where the release is unknown, both stay.
-_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -266,8 +264,12 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
-        """Whether this attempt completed, or may have: its number has two meanings."""
-        return self.state in _MAYBE_COMPLETED
+        """Whether this attempt completed, or may have.
+
+        The number of Completed is 7 up to v1.5.1, and 9 since v1.5.2. Where the release is unknown,
+        both stay numbers.
+        """
+        return self.state in ("Completed", "7", "9")
 
     @property
     def _program_failed(self) -> bool:
@@ -433,18 +435,18 @@ def _object_reader(
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        for name in reversed(list(value)):  # so the last spelling of a name is met first
-            field = by_spelling.get(name)
-            if field is None:
-                field = find_field(name)
-            item = value[name]
-            if not field or field in found or item is None:
-                continue  # it is unknown, an earlier spelling, or null
-            try:  # as `_read_at` does; calling it for each member would take 4 % more time
-                found[field] = readers[field](item)
-            except _Mismatch as error:
-                error.keys.insert(0, name)
-                raise
+        name = ""
+        try:
+            for name in reversed(list(value)):  # so the last spelling of a name is met first
+                field = by_spelling.get(name)
+                if field is None:
+                    field = find_field(name)
+                item = value[name]
+                if field and item is not None and field not in found:
+                    found[field] = readers[field](item)
+        except _Mismatch as error:
+            error.keys.insert(0, name)
+            raise
         return found if model is dict else model(**found)
 
     return read_object
@@ -618,7 +620,7 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
     Servers up to v0.2.5 write an index of 0, v0.2.6 began to leave it out. Nearly every job has a
     shard 0, so whether this index is there tells the release.
     """
-    writes_index_0 = any(shard.get("shard_index") == 0 for shard in shards)
+    writes_index_0 = any(shard.get("shard_index") == 0 for shard in shards)  # left out: None
     return _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
 
 
@@ -647,7 +649,7 @@ def _read_nodes(nodes: Any) -> tuple[ExecutionState, ...]:
     return tuple(_from_shard(node_id, index, shard, words) for node_id, index, shard in shards)
 
 
-def _job_state(shards: tuple[ExecutionState, ...]) -> str:
+def _derive_job_state(shards: tuple[ExecutionState, ...]) -> str:
     """Derive a job's state from its shards: servers that list nodes do not send it.
 
     In this order: any at work, any Error, any Completed, any Bidding. Cancelled is the end of a
@@ -684,13 +686,14 @@ _read_state_members = _object_reader(dict, _STATE_READERS)
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    if value and not _has_any(value, _STATE_READERS):  # another kind of state
+    is_foreign = value and not _has_any(value, _STATE_READERS)
+    if is_foreign:
         raise _Mismatch("nothing in it belongs to a job's state")
-    if not members:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
+    if not members:  # {}, or all of it null: no node has the job yet (up to v0.3.19)
         return JobState(state="New")
     if "nodes" in members:
         shards = members["nodes"]
-        return JobState(state=_job_state(shards), executions=shards)
+        return JobState(state=_derive_job_state(shards), executions=shards)
     return JobState(
         job_id=members.get("job_id", ""),
         state=members.get("state", ""),
@@ -860,7 +863,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     state = answer.get("state")
     job = answer.get("job", {})
     executions = answer.get("executions")
-    lists_executions = state is not None or executions is not None
+    lists_executions = state is not None or executions is not None  # a state always does
     if state is None:
         state = _from_newer_job(job, executions or (), _execution_words(server_version))
     _check_is_asked(asked, state.job_id, job.get("name", ""))
@@ -950,10 +953,10 @@ def _seconds_left(deadline: float) -> float:
 
 
 class _Stream(io.RawIOBase):
-    """What a connection receives. An end that cuts an answer short is an OSError.
+    """What a connection receives, in the place of a socket: HTTPResponse calls only its makefile().
 
-    For http.client, a closed connection ends the headers or a trailer as well as a blank line does.
-    This stands in for a socket, of which its HTTPResponse calls only makefile().
+    Where a connection ends within headers or a trailer, http.client takes them for complete. Here
+    its end is an OSError, unless it ends the body.
     """
 
     def __init__(self, receive_into: Callable[[Any], int]) -> None:
@@ -963,7 +966,7 @@ class _Stream(io.RawIOBase):
         self._may_end = False
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, 8192)  # so much of a body may count as headers
+        return io.BufferedReader(self, 8192)
 
     def readable(self) -> bool:
         return True
@@ -978,8 +981,8 @@ class _Stream(io.RawIOBase):
 
     def _check_headers(self, received: bytes) -> None:
         """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time."""
-        # After the blank line of a 100 Continue, other headers follow.
-        _, _, self._head = (self._head + received).rpartition(b"\r\n\r\n")
+        # Only what follows the last blank line: the headers before it were those of a 100 Continue.
+        self._head = (self._head + received).split(b"\r\n\r\n")[-1]
         if len(self._head) > _MAX_HEAD:
             raise OSError("its headers are too long")
 
@@ -999,21 +1002,26 @@ def _ends_with_connection(headers: http.client.HTTPMessage) -> bool:
 def _dial(peer: _Address, deadline: float) -> socket.socket:
     """Connect to the first address of a host that answers."""
     port = peer.port or (443 if peer.scheme == "https" else 80)
-    addresses = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
     failure = OSError("the host has no address")
-    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-        untried = len(addresses) - tried
-        share = _seconds_left(deadline) / untried  # the others need time, too
+    for tried, (family, kind, protocol, _, address) in enumerate(found):
+        seconds = _seconds_left(deadline) / (len(found) - tried)  # the others need time, too
         try:
-            with contextlib.ExitStack() as closing:
-                sock = closing.enter_context(socket.socket(family, kind, protocol))
-                sock.settimeout(share)
-                sock.connect(address)
-                closing.pop_all()  # it is connected, and stays open
-                return sock
+            return _connected(socket.socket(family, kind, protocol), address, seconds)
         except OSError as error:  # try the next: this machine may lack IPv6, for example
             failure = error
     raise failure
+
+
+def _connected(sock: socket.socket, address: Any, seconds: float) -> socket.socket:
+    """Connect a socket, or close it."""
+    try:
+        sock.settimeout(seconds)
+        sock.connect(address)
+    except BaseException:  # Ctrl-C, too
+        sock.close()
+        raise
+    return sock
 
 
 class _Connection:
@@ -1022,7 +1030,7 @@ class _Connection:
     def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
         self._sock = sock
         self._deadline = deadline
-        self._opened = opened  # closes what is opened here
+        self._opened = opened  # the caller's, who closes it in the end
 
     def send(self, data: bytes) -> None:
         self._sock.settimeout(_seconds_left(self._deadline))
@@ -1173,7 +1181,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.halve_time()
+                connection.halve_time()  # the next route needs some, too
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1444,6 +1452,10 @@ class _Secrets:
                     spellings |= _spellings(secret)
         self._longest_first = sorted(spellings, key=len, reverse=True)  # one may contain another
 
+    def occur_in(self, text: str) -> bool:
+        """Tell whether a text holds a secret."""
+        return any(secret in text for secret in self._longest_first)
+
     def hide(self, text: str) -> str:
         """Mask every secret in a text."""
         for secret in self._longest_first:
@@ -1458,8 +1470,9 @@ class _Secrets:
         """
         import traceback  # only errors need it
 
-        told = "".join(traceback.format_exception(type(error), error, None)) + document
-        return error if self.hide(told) == told else None
+        told = "".join(traceback.format_exception(type(error), error, None))
+        is_safe = not self.occur_in(told) and not self.occur_in(document)
+        return error if is_safe else None
 
 
 # ---------------------------------------------------------------------------------------- asking
@@ -1538,15 +1551,17 @@ def _is_temporary(error: SDKError) -> bool:
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until the server has one, all within `seconds`."""
     deadline = time.monotonic() + seconds
+    untried = list(call.routes)
     missing: list[tuple[_Route, SDKError]] = []
-    for tried, route in enumerate(call.routes, 1):
+    while untried:
+        route = untried.pop(0)
         try:
             decoded = _ask_on(call, route, deadline)
         except _MissingRoute as refusal:
             missing.append((route, refusal))
             continue
         if not decoded.lists_executions:
-            return _ask_for_executions(call, decoded.response, call.routes[tried:], deadline)
+            return _ask_for_executions(call, decoded.response, untried, deadline)
         call.prefer(route)
         return decoded.response
     raise _no_route(call, missing) from missing[-1][1]
@@ -1558,22 +1573,30 @@ def _ask_for_executions(
     """Ask on the other routes for the executions, which the newer API lists since v1.2.2.
 
     Without them a Completed job counts as a success, even if its program failed. So the incomplete
-    answer counts only if each of the other routes is missing or refuses for good, as v1.1.0 to
-    v1.1.3 refuse a short id by a 500 on the older route.
+    answer counts only if the server refuses on each of the other routes for good.
     """
     for route in untried:
         try:
             response = _ask_on(call, route, deadline).response
         except SDKError as error:
-            if isinstance(error, (TransportError, DecodeError)) or _is_temporary(error):
+            if not _is_final_refusal(error):
                 raise
-        else:
-            # Only the newer API tells why a job failed, and its type, by which a wait may end.
-            status = response.state.status or incomplete.state.status
-            job_type = incomplete.state.job_type
-            state = dataclasses.replace(response.state, status=status, job_type=job_type)
-            return dataclasses.replace(response, state=state)
+            continue
+        # Only the newer API tells why a job failed, and its type, by which a wait may end.
+        status = response.state.status or incomplete.state.status
+        job_type = incomplete.state.job_type
+        state = dataclasses.replace(response.state, status=status, job_type=job_type)
+        return dataclasses.replace(response, state=state)
     return incomplete
+
+
+def _is_final_refusal(error: SDKError) -> bool:
+    """Tell whether the server refuses, and would do so again.
+
+    A 500 counts, too: v1.1.0 to v1.1.3 answer so on the older route to a short id.
+    """
+    is_refusal = not isinstance(error, (TransportError, DecodeError))
+    return is_refusal and not _is_temporary(error)
 
 
 def _ask_on(call: _Call, route: _Route, deadline: float) -> _Decoded:
@@ -1611,7 +1634,7 @@ def _no_answer(call: _Call, path: str, failure: Exception) -> TransportError:
 
 
 def _network_text(error: Exception, timeout: float) -> str:
-    """Say in words what went wrong on the network."""
+    """Say in words what went wrong on the network. The special cases come first."""
     if isinstance(error, ssl.SSLCertVerificationError):
         remedy = "pass an ssl_context or, for the command, set BACALHAU_API_TLS_CAFILE"
         why = getattr(error, "verify_message", error)
@@ -2078,7 +2101,9 @@ def _program_output(state: JobState) -> str:
     """Return what the completed programs printed. Say so if that is not all."""
     completed = [each for each in state.executions if each._may_be_completed]
     outputs = [each.run_output for each in completed if each.run_output]
-    if not completed:
+    if not state.executions:
+        _say("the server lists no executions, so no output is printed")
+    elif not completed:
         _say("no execution has completed, so no output is printed")
     elif not outputs:
         _say("the server kept no output")

@@ -3237,8 +3237,12 @@ def test_output_is_what_the_completed_programs_wrote(capsys, monkeypatch, serve,
     assert said(ran) == "the server kept only a part of this output"
     assert asked_about(capsys, serve, TWO_PROGRAMS, "--output", "--wait")[:2] == (3, "a\nb")
     failed, bare = {"State": "Failed", "RunOutput": {"stdout": "x"}}, {"State": "Completed"}
-    for execution, words in ((failed, "no execution has completed"), (bare, "kept no output")):
-        ran = asked_about(capsys, serve, listed(execution), "--output")
+    for executions, words in (
+        ([failed], "no execution has completed"),
+        ([bare], "kept no output"),
+        ([], "lists no executions"),
+    ):
+        ran = asked_about(capsys, serve, listed(*executions), "--output")
         assert (ran.code, ran.out, words in said(ran)) == (0, "", True)
     unknown = listed({"State": "9", "RunOutput": {"stdout": "x"}})  # of an unknown release
     assert asked_about(capsys, serve, unknown, "--output")[:2] == (0, "x")
