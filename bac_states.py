@@ -890,26 +890,7 @@ def _parse(document: object) -> Any:
         text = document
     else:
         text = json.dumps(document, skipkeys=True, default=_refuse_object)
-    return json.loads(
-        text.lstrip("\ufeff"),
-        parse_int=None if _int_has_a_limit() else _to_short_int,
-        parse_constant=_refuse_constant,
-    )
-
-
-def _int_has_a_limit() -> bool:
-    """Tell whether int() refuses more than 4300 digits: on millions it would work for minutes.
-
-    It does since 3.7.14, 3.8.14, 3.9.14 and 3.10.7, unless a host has set another limit.
-    """
-    return hasattr(sys, "get_int_max_str_digits") and 0 < sys.get_int_max_str_digits() <= 4300
-
-
-def _to_short_int(digits: str) -> int:
-    """Do as int() with its limit."""
-    if len(digits) > 4300:
-        raise ValueError("an integer of more than 4300 digits")
-    return int(digits)
+    return json.loads(text.lstrip("\ufeff"), parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> None:
