@@ -266,8 +266,8 @@ class ExecutionState:
     def _may_be_completed(self) -> bool:
         """Whether this attempt completed, or may have.
 
-        The number of Completed is 7 up to v1.5.1, and 9 since v1.5.2. Where the release is unknown,
-        both stay numbers.
+        If the server's release is unknown, some states stay numbers. Completed is 7 up to v1.5.1,
+        and 9 since v1.5.2.
         """
         return self.state in ("Completed", "7", "9")
 
@@ -454,7 +454,8 @@ def _object_reader(
 
 def _has_any(value: Iterable[str], fields: Iterable[str]) -> bool:
     """Tell whether an object has a member for any of the fields, even if it is null."""
-    return not set(map(_folded, fields)).isdisjoint(map(_folded, value))
+    wanted = set(map(_folded, fields))
+    return any(_folded(name) in wanted for name in value)
 
 
 def _plain(model: Any) -> dict[str, Callable[[Any], object]]:
@@ -620,7 +621,7 @@ def _shard_words(shards: Iterable[dict[str, Any]]) -> Mapping[int, str]:
     Servers up to v0.2.5 write an index of 0, v0.2.6 began to leave it out. Nearly every job has a
     shard 0, so whether this index is there tells the release.
     """
-    writes_index_0 = any(shard.get("shard_index") == 0 for shard in shards)  # left out: None
+    writes_index_0 = any(shard.get("shard_index") == 0 for shard in shards)
     return _SHARD_WORDS_TO_V0_2_5 if writes_index_0 else _SHARD_WORDS
 
 
@@ -630,7 +631,7 @@ def _from_shard(
     """Make an execution. The keys of its node and shard stand in for what the shard leaves out."""
     filled = {
         **shard,
-        "node_id": shard.get("node_id") or node_id,  # `or`: some servers send an empty one
+        "node_id": shard.get("node_id") or node_id,  # some servers send an empty one
         "shard_index": shard.get("shard_index", index),
         "state": _to_word(shard.get("state", ""), words),
     }
@@ -686,11 +687,10 @@ _read_state_members = _object_reader(dict, _STATE_READERS)
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    is_foreign = value and not _has_any(value, _STATE_READERS)
-    if is_foreign:
-        raise _Mismatch("nothing in it belongs to a job's state")
-    if not members:  # {}, or all of it null: no node has the job yet (up to v0.3.19)
-        return JobState(state="New")
+    if not members:
+        if value and not _has_any(value, _STATE_READERS):
+            raise _Mismatch("nothing in it belongs to a job's state")
+        return JobState(state="New")  # {} or {"Nodes": null}, up to v0.3.19: no node has the job
     if "nodes" in members:
         shards = members["nodes"]
         return JobState(state=_derive_job_state(shards), executions=shards)
@@ -933,6 +933,12 @@ def _seconds_left(deadline: float) -> float:
     return min(left, 2e6)  # the timeout of a socket overflows at 2.1e6
 
 
+def _halfway_to(deadline: float) -> float:
+    """Return the time when half of what is left until a deadline has passed."""
+    now = time.monotonic()
+    return now + (deadline - now) / 2
+
+
 class _Stream(io.RawIOBase):
     """What a connection receives, in the place of a socket: HTTPResponse calls only its makefile().
 
@@ -1010,30 +1016,25 @@ class _Connection:
 
     def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
         self._sock = sock
-        self._deadline = deadline
+        self.deadline = deadline
         self._opened = opened  # the caller's, who closes it in the end
 
     def send(self, data: bytes) -> None:
-        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.settimeout(_seconds_left(self.deadline))
         self._sock.sendall(data)
 
     def receive_into(self, buffer: bytearray | memoryview) -> int:
         """Fill a buffer with what has come, and return its size, 0 at the end."""
-        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock.recv_into(buffer)
 
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Go on by TLS with the server of this name."""
-        # For the handshake as a whole. Only a peer that floods OpenSSL with messages which it skips
-        # can draw it out.
-        self._sock.settimeout(_seconds_left(self._deadline))
+        # Python ends the handshake as a whole after this time, unless the peer floods it with
+        # messages that OpenSSL skips.
+        self._sock.settimeout(_seconds_left(self.deadline))
         secure = context.wrap_socket(self._sock, server_hostname=name)
         self._sock = self._opened.enter_context(secure)
-
-    def halve_time(self) -> None:
-        """Leave half of the remaining time to another question."""
-        now = time.monotonic()
-        self._deadline = now + (self._deadline - now) / 2
 
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
@@ -1162,7 +1163,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.halve_time()  # the next route needs some, too
+                connection.deadline = _halfway_to(deadline)  # the next route needs time, too
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1495,18 +1496,20 @@ class _Call:
     ) -> None:
         self.request = _usable_request("job_id", request)
         self.timeout = _usable_seconds("timeout", timeout)
-        usable_headers = _usable_headers(headers)
-        proxy_authorization = usable_headers.pop("Proxy-Authorization", None)  # for a proxy alone
+        own_headers = _usable_headers(headers)
+        proxy_authorization = own_headers.pop("Proxy-Authorization", None)  # for a proxy alone
         _check_context(context)
+
         address = _environment_server() if url is None else _usable_url("server_url", url)
-        credentials: dict[str, str] = {}
-        if url is None or shares_environment:
-            credentials = _environment_credentials()
-            context = context or _environment_context()
+        uses_environment = url is None or shares_environment
+        credentials = _environment_credentials() if uses_environment else {}
+        if uses_environment and context is None:
+            context = _environment_context()
         proxy = _find_proxy(address, proxy_authorization)
-        # A caller may replace Host and the credentials, but none of ours.
-        self.headers = {"Host": address.netloc, **credentials, **usable_headers, **_OUR_HEADERS}
+
         self.server = _Server(address, proxy, context)
+        # A caller may replace Host and the credentials, but none of ours.
+        self.headers = {"Host": address.netloc, **credentials, **own_headers, **_OUR_HEADERS}
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets({**self.headers, **proxy_headers})
         self.routes = [_REQUESTER, _NEWER_API, _OLDEST]  # in the order in which to ask them
@@ -1541,43 +1544,43 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         except _MissingRoute as refusal:
             missing.append((route, refusal))
             continue
-        if not decoded.lists_executions:
-            return _ask_for_executions(call, decoded.response, untried, deadline)
-        call.prefer(route)
-        return decoded.response
+        if decoded.lists_executions:
+            call.prefer(route)
+            return decoded.response
+        return _ask_for_executions(call, decoded.response, untried, deadline)
     raise _no_route(call, missing) from missing[-1][1]
 
 
 def _ask_for_executions(
-    call: _Call, incomplete: StateResponse, untried: list[_Route], deadline: float
+    call: _Call, newer: StateResponse, older_routes: list[_Route], deadline: float
 ) -> StateResponse:
-    """Ask on the other routes for the executions, which the newer API lists since v1.2.2.
+    """Ask for the executions, which the newer API does not list up to v1.2.1.
 
-    Without them a Completed job counts as a success, even if its program failed. So the incomplete
-    answer counts only if the server refuses on each of the other routes for good.
+    Without them a Completed job counts as a success, even if its program failed. So its answer
+    counts only if each of the older routes refuses for good.
     """
-    for route in untried:
-        try:
-            response = _ask_on(call, route, deadline).response
-        except SDKError as error:
-            if not _is_final_refusal(error):
-                raise
-            continue
-        # Only the newer API tells why a job failed, and its type, by which a wait may end.
-        status = response.state.status or incomplete.state.status
-        job_type = incomplete.state.job_type
-        state = dataclasses.replace(response.state, status=status, job_type=job_type)
-        return dataclasses.replace(response, state=state)
-    return incomplete
+    for route in older_routes:
+        older = _ask_if_answered(call, route, deadline)
+        if older is not None:
+            # Only the newer API tells why a job failed, and its type, by which a wait may end.
+            status = older.state.status or newer.state.status
+            job_type = newer.state.job_type
+            state = dataclasses.replace(older.state, status=status, job_type=job_type)
+            return dataclasses.replace(older, state=state)
+    return newer
 
 
-def _is_final_refusal(error: SDKError) -> bool:
-    """Tell whether the server refuses, and would do so again.
+def _ask_if_answered(call: _Call, route: _Route, deadline: float) -> StateResponse | None:
+    """Ask on one route. Return None if the server refuses, and would do so again.
 
     A 500 counts, too: v1.1.0 to v1.1.3 answer so on the older route to a short id.
     """
-    is_refusal = not isinstance(error, (TransportError, DecodeError))
-    return is_refusal and not _is_temporary(error)
+    try:
+        return _ask_on(call, route, deadline).response
+    except SDKError as error:
+        if isinstance(error, (TransportError, DecodeError)) or _is_temporary(error):
+            raise
+        return None
 
 
 def _ask_on(call: _Call, route: _Route, deadline: float) -> _Decoded:
@@ -1787,8 +1790,8 @@ def wait(
     A job without a state, or with one that is unknown here, has not ended. The pauses grow from 0.5
     to 5 seconds. Retry-After makes them longer, up to 5 minutes.
 
-    It goes on if no complete answer comes, unless a certificate is not trusted, and at 408, 425,
-    429 and 5xx other than 500 and 501; without a `limit`, until the eleventh failure in a row.
+    It goes on after 408, 425, 429, a 5xx other than 500 and 501, and if no complete answer comes,
+    unless a certificate is not trusted. Without a `limit`, the eleventh failure in a row ends it.
 
     Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
     resolving names and decoding either.
@@ -2193,7 +2196,7 @@ def _buffer_output() -> None:
 
     Without one, Python drops what a full disk has no room for, and raises nothing.
     """
-    raw = getattr(sys.stdout, "buffer", None)
+    raw = getattr(sys.stdout, "buffer", None)  # with -u, this is the file itself
     if isinstance(raw, io.RawIOBase) and not raw.closed:
         buffered: Any = io.BufferedWriter(raw)
         sys.stdout = io.TextIOWrapper(buffered, sys.stdout.encoding, sys.stdout.errors)
