@@ -1011,13 +1011,13 @@ def _connected(sock: socket.socket, address: Any, seconds: float) -> socket.sock
     return sock
 
 
-class _Connection:
-    """A connection whose every step ends by its deadline."""
+class _Connection(contextlib.ExitStack):
+    """A connection whose every step ends by its deadline. It closes all that it opened."""
 
-    def __init__(self, sock: socket.socket, deadline: float, opened: contextlib.ExitStack) -> None:
-        self._sock = sock
+    def __init__(self, peer: _Address, deadline: float) -> None:
+        super().__init__()
         self.deadline = deadline
-        self._opened = opened  # the caller's, who closes it in the end
+        self._sock = self.enter_context(_dial(peer, deadline))
 
     def send(self, data: bytes) -> None:
         self._sock.settimeout(_seconds_left(self.deadline))
@@ -1034,7 +1034,7 @@ class _Connection:
         # messages that OpenSSL skips.
         self._sock.settimeout(_seconds_left(self.deadline))
         secure = context.wrap_socket(self._sock, server_hostname=name)
-        self._sock = self._opened.enter_context(secure)
+        self._sock = self.enter_context(secure)
 
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
@@ -1052,7 +1052,7 @@ class _Connection:
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response. Its body is still to come."""
         stream: Any = _Stream(self.receive_into)
-        response = self._opened.enter_context(http.client.HTTPResponse(stream))
+        response = self.enter_context(http.client.HTTPResponse(stream))
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
@@ -1157,8 +1157,10 @@ class _Server:
         if self.proxy and self.address.scheme == "http":
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
             headers = {**headers, **self.proxy.headers}
-        with contextlib.ExitStack() as opened:
-            connection = self._connect(deadline, opened)
+        peer = self.proxy.address if self.proxy else self.address
+        with _Connection(peer, deadline) as connection:
+            if self.address.scheme == "https":
+                self._start_tls(connection)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
                 content = _read_whole(response)
@@ -1167,18 +1169,12 @@ class _Server:
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
-    def _connect(self, deadline: float, opened: contextlib.ExitStack) -> _Connection:
-        """Connect to the server, through its proxy if it has one, and for https by TLS."""
-        peer = self.proxy.address if self.proxy else self.address
-        sock = opened.enter_context(_dial(peer, deadline))
-        connection = _Connection(sock, deadline, opened)
-        if self.address.scheme != "https":
-            return connection
+    def _start_tls(self, connection: _Connection) -> None:
+        """Go on by TLS, through a tunnel if there is a proxy."""
         if self.proxy:
             self.proxy.open_tunnel(connection, self.address)
         self.context = self.context or ssl.create_default_context()  # 16 ms, so do it once
         connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
-        return connection
 
 
 # ------------------------------------------------------------------------ arguments, environment
