@@ -420,10 +420,10 @@ def _object_reader(
     spellings of a name, the last counts.
     """
     fields = {_folded(field): field for field in readers}
-    by_spelling: dict[str, str] = {}  # what `find_field` has found so far
+    by_spelling: dict[str, str] = {}  # what `find_field` has found: looking again takes longer
 
     def find_field(name: str) -> str:
-        """Return the field of a member, or "" if it has none."""
+        """Return the field of a member, or "" if it is unknown."""
         field = fields.get(_folded(name), "")
         if len(by_spelling) < 500 and len(name) < 100:  # a server may invent names, and long ones
             by_spelling[name] = field
@@ -435,18 +435,10 @@ def _object_reader(
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        name = ""
-        try:
-            for name in reversed(list(value)):  # so the last spelling of a name is met first
-                field = by_spelling.get(name)
-                if field is None:
-                    field = find_field(name)
-                item = value[name]
-                if field and item is not None and field not in found:
-                    found[field] = readers[field](item)
-        except _Mismatch as error:
-            error.keys.insert(0, name)
-            raise
+        for name in reversed(list(value)):  # so the last spelling of a name is met first
+            field = by_spelling[name] if name in by_spelling else find_field(name)
+            if field and field not in found and value[name] is not None:
+                found[field] = _read_at(name, readers[field], value[name])
         return found if model is dict else model(**found)
 
     return read_object
