@@ -264,12 +264,8 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
-        """Whether this attempt completed, or may have.
-
-        If the server's release is unknown, some states stay numbers. Completed is 7 up to v1.5.1,
-        and 9 since v1.5.2.
-        """
-        return self.state in ("Completed", "7", "9")
+        """Whether this attempt completed, or may have: its number has two meanings."""
+        return self.state in _MAYBE_COMPLETED
 
     @property
     def _program_failed(self) -> bool:
@@ -773,8 +769,9 @@ _JOB_WORDS = {"Pending": "New", "Running": "InProgress", "Failed": "Error", "Sto
 _EARLY_WORDS = "Undefined|New|AskForBid|AskForBidAccepted|AskForBidRejected|BidAccepted"
 _WORDS_TO_V1_5_1 = _numbered(f"{_EARLY_WORDS}|BidRejected|Completed|Failed|Cancelled")
 _WORDS = _numbered(f"{_EARLY_WORDS}|Running|Publishing|BidRejected|Completed|Failed|Cancelled")
-# Numbers with only one meaning: 10 and 11 came with v1.5.2.
+# If the release is unknown, only numbers with one meaning get a word: 10 and 11 came with v1.5.2.
 _UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
+_MAYBE_COMPLETED = {"Completed", "7", "9"}  # up to v1.5.1 and since v1.5.2
 
 
 def _execution_words(server_version: str) -> Mapping[int, str]:
