@@ -792,8 +792,6 @@ def _from_newer_job(
     job: dict[str, Any], executions: Iterable[dict[str, Any]], words: Mapping[int, str]
 ) -> JobState:
     """Make the models from the newer API's job and its executions."""
-    if not job.get("id"):
-        raise _Mismatch("it has no state, and no Job with an ID")
     state = job.get("state", {})
     word: str = state.get("state_type", "")
     return JobState(
@@ -854,6 +852,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     executions = answer.get("executions")
     lists_executions = state is not None or executions is not None  # a state always does
     if state is None:
+        if not job.get("id"):
+            raise _Mismatch("it has no state, and no Job with an ID")
         state = _from_newer_job(job, executions or (), _execution_words(server_version))
     _check_is_asked(asked, state.job_id, job.get("name", ""))
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
