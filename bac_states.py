@@ -451,9 +451,12 @@ def _plain(model: Any) -> dict[str, Callable[[Any], object]]:
 
     Their defaults tell the types. A field whose default is None needs a reader of its own.
     """
-    readers = {str: _read_text, int: _read_integer, bool: _read_flag}
-    fields = dataclasses.fields(model)
-    return {f.name: readers[type(f.default)] for f in fields if f.default is not None}
+    of_kind = {str: _read_text, int: _read_integer, bool: _read_flag}
+    readers = {}
+    for field in dataclasses.fields(model):
+        if field.default is not None:
+            readers[field.name] = of_kind[type(field.default)]
+    return readers
 
 
 def _check_size(items: Collection[Any]) -> None:
@@ -675,10 +678,10 @@ _read_state_members = _object_reader(dict, _STATE_READERS)
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    if not members:
-        if value and not _has_any(value, _STATE_READERS):
-            raise _Mismatch("nothing in it belongs to a job's state")
-        return JobState(state="New")  # {} or {"Nodes": null}, up to v0.3.19: no node has the job
+    if value and not _has_any(value, _STATE_READERS):
+        raise _Mismatch("nothing in it belongs to a job's state")
+    if not members:  # {}, or all of it null: no node has the job yet (up to v0.3.19)
+        return JobState(state="New")
     if "nodes" in members:
         shards = members["nodes"]
         return JobState(state=_derive_job_state(shards), executions=shards)
@@ -957,8 +960,10 @@ class _Stream(io.RawIOBase):
 
     def _check_headers(self, received: bytes) -> None:
         """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time."""
-        # Only what follows the last blank line: the headers before it were those of a 100 Continue.
-        self._head = (self._head + received).split(b"\r\n\r\n")[-1]
+        self._head += received
+        # If a blank line ended them, they were a 100 Continue's, and what follows is the next head,
+        # or the body's start, which is too short to matter.
+        _, _, self._head = self._head.rpartition(b"\r\n\r\n")
         if len(self._head) > _MAX_HEAD:
             raise OSError("its headers are too long")
 
@@ -1154,7 +1159,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.deadline = _halfway_to(deadline)  # the next route needs time, too
+                connection.deadline = _halfway_to(deadline)  # its text is worth no more
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1432,8 +1437,8 @@ class _Secrets:
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
         """Return an error as the cause of ours, or None if that would tell a secret.
 
-        A traceback shows its text and its own causes. The errors of json and of the codecs also
-        keep the whole `document`.
+        It would if one is in the error's traceback, which shows its text and its own causes, or in
+        the `document` that could not be decoded, which the error keeps.
         """
         import traceback  # only errors need it
 
@@ -1537,22 +1542,22 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 
 
 def _ask_for_executions(
-    call: _Call, newer: StateResponse, older_routes: list[_Route], deadline: float
+    call: _Call, incomplete: StateResponse, untried: list[_Route], deadline: float
 ) -> StateResponse:
-    """Ask for the executions, which the newer API does not list up to v1.2.1.
+    """Ask the other routes for the executions, which the newer API does not list up to v1.2.1.
 
-    Without them a Completed job counts as a success, even if its program failed. So its answer
-    counts only if each of the older routes refuses for good.
+    Without them a Completed job counts as a success, even if its program failed. So the incomplete
+    answer is returned only if each of these routes refuses for good.
     """
-    for route in older_routes:
-        older = _ask_if_answered(call, route, deadline)
-        if older is not None:
+    for route in untried:
+        response = _ask_if_answered(call, route, deadline)
+        if response is not None:
             # Only the newer API tells why a job failed, and its type, by which a wait may end.
-            status = older.state.status or newer.state.status
-            job_type = newer.state.job_type
-            state = dataclasses.replace(older.state, status=status, job_type=job_type)
-            return dataclasses.replace(older, state=state)
-    return newer
+            status = response.state.status or incomplete.state.status
+            job_type = incomplete.state.job_type
+            state = dataclasses.replace(response.state, status=status, job_type=job_type)
+            return dataclasses.replace(response, state=state)
+    return incomplete
 
 
 def _ask_if_answered(call: _Call, route: _Route, deadline: float) -> StateResponse | None:
