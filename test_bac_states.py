@@ -2721,7 +2721,8 @@ def test_a_deadline_is_begun_anew_neither_after_connecting_nor_after_the_handsha
     server = serve(stall())
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect_late)
-        refused(server, TransportTimeout, timeout=600)
+        for url in (server.url, server.url.replace("http:", "https:")):
+            refused(server, TransportTimeout, server_url=url, timeout=600)
 
 
 def test_a_deadline_ends_sending(serve):
