@@ -1049,7 +1049,10 @@ class _Connection(contextlib.ExitStack):
         response = self.enter_context(http.client.HTTPResponse(stream))
         try:
             response.begin()  # not documented; if it goes away, this is an AttributeError
-        except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
+        except (TypeError, ValueError) as error:
+            if "begin()" in str(error):  # it wants arguments now
+                raise
+            # The email package fails so for odd Content-Types.
             raise OSError(f"its headers cannot be parsed ({error})") from error
         stream.go_on_with_body(may_end=_ends_with_connection(response.headers))
         return response

@@ -2566,6 +2566,20 @@ def test_a_content_type_that_python_cannot_parse_is_a_transport_error_or_no_matt
         assert isinstance(error.__cause__.__cause__, TypeError)
 
 
+def test_a_python_whose_http_client_has_changed_is_no_fault_of_the_network(monkeypatch, serve):
+    def begin(self, more):
+        pass
+
+    server = serve(job_is())
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPResponse, "begin", begin)
+        with pytest.raises(TypeError, match="more"):
+            ask(server)
+    monkeypatch.delattr(http.client.HTTPResponse, "begin")
+    with pytest.raises(AttributeError):
+        ask(server)
+
+
 FRAMED = {
     "a length": length(len(BODY)) + BODY,
     "a length and a blank": length(f"{len(BODY)} ") + BODY,
