@@ -77,6 +77,8 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
+# A number stays if the server's release is unknown. 7 means Completed up to v1.5.1, and 9 since.
+_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -264,7 +266,7 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
-        """Whether this attempt completed, or may have: its number has two meanings."""
+        """Whether this attempt completed, or may have."""
         return self.state in _MAYBE_COMPLETED
 
     @property
@@ -623,7 +625,7 @@ def _from_shard(
     filled = {
         **shard,
         "node_id": shard.get("node_id") or node_id,  # some servers send an empty one
-        "shard_index": shard.get("shard_index", index),
+        "shard_index": shard.get("shard_index", index),  # 0 is an index, too
         "state": _to_word(shard.get("state", ""), words),
     }
     return ExecutionState(**filled)
@@ -774,7 +776,6 @@ _WORDS_TO_V1_5_1 = _numbered(f"{_EARLY_WORDS}|BidRejected|Completed|Failed|Cance
 _WORDS = _numbered(f"{_EARLY_WORDS}|Running|Publishing|BidRejected|Completed|Failed|Cancelled")
 # If the release is unknown, only numbers with one meaning get a word: 10 and 11 came with v1.5.2.
 _UNAMBIGUOUS_WORDS = {**_numbered(_EARLY_WORDS), 10: "Failed", 11: "Cancelled"}
-_MAYBE_COMPLETED = {"Completed", "7", "9"}  # up to v1.5.1 and since v1.5.2
 
 
 def _execution_words(server_version: str) -> Mapping[int, str]:
@@ -843,7 +844,7 @@ _read_answer = _object_reader(
 
 class _Decoded(NamedTuple):
     response: StateResponse
-    lists_executions: bool  # False for the newer API up to v1.2.1 alone
+    lists_executions: bool  # as all do but the newer API up to v1.2.1
 
 
 def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
@@ -853,7 +854,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     state = answer.get("state")
     job = answer.get("job", {})
     executions = answer.get("executions")
-    lists_executions = state is not None or executions is not None  # a state always does
+    lists_executions = state is not None or executions is not None
     if state is None:
         if not job.get("id"):
             raise _Mismatch("it has no state, and no Job with an ID")
@@ -863,12 +864,12 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     return _Decoded(StateResponse(state, server_version, raw), lists_executions)
 
 
-def _check_is_asked(asked: str, job_id: str, name: str) -> None:
+def _check_is_asked(asked: str, answered_id: str, answered_name: str) -> None:
     """Refuse an answer about another job than the one asked for by id, start of the id or name."""
-    if not asked or not job_id:  # `decode` asks for none, and up to v0.3.19 an answer has no id
+    if not asked or not answered_id:  # `decode` asks for none, and v0.3.19 answers without an id
         return
-    if not job_id.startswith(asked) and name != asked:
-        raise _Mismatch(f"it is about the job {job_id}")
+    if not answered_id.startswith(asked) and answered_name != asked:
+        raise _Mismatch(f"it is about the job {answered_id}")
 
 
 def _parse(document: object) -> Any:
@@ -934,8 +935,8 @@ def _halfway_to(deadline: float) -> float:
 class _Stream(io.RawIOBase):
     """What a connection receives, in the place of a socket: HTTPResponse calls only its makefile().
 
-    Where a connection ends within headers or a trailer, http.client takes them for complete. Here
-    its end is an OSError, unless it ends the body.
+    http.client takes headers or a trailer that were cut off for complete. So the connection's end
+    is an OSError here, except in a body that ends with it.
     """
 
     def __init__(self, receive_into: Callable[[Any], int]) -> None:
@@ -961,8 +962,7 @@ class _Stream(io.RawIOBase):
     def _check_headers(self, received: bytes) -> None:
         """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time."""
         self._head += received
-        # If a blank line ended them, they were a 100 Continue's, and what follows is the next head,
-        # or the body's start, which is too short to matter.
+        # Count from the last blank line: a 100 Continue ends with one, and other headers follow it.
         _, _, self._head = self._head.rpartition(b"\r\n\r\n")
         if len(self._head) > _MAX_HEAD:
             raise OSError("its headers are too long")
@@ -1440,8 +1440,8 @@ class _Secrets:
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
         """Return an error as the cause of ours, or None if that would tell a secret.
 
-        It would if one is in the error's traceback, which shows its text and its own causes, or in
-        the `document` that could not be decoded, which the error keeps.
+        It would if its traceback holds one, or the `document` that could not be decoded, which the
+        error keeps: json.JSONDecodeError.doc, UnicodeDecodeError.object.
         """
         import traceback  # only errors need it
 
@@ -1553,7 +1553,7 @@ def _ask_for_executions(
     answer is returned only if each of these routes refuses for good.
     """
     for route in untried:
-        response = _ask_if_answered(call, route, deadline)
+        response = _ask_unless_refused(call, route, deadline)
         if response is not None:
             # Only the newer API tells why a job failed, and its type, by which a wait may end.
             status = response.state.status or incomplete.state.status
@@ -1563,7 +1563,7 @@ def _ask_for_executions(
     return incomplete
 
 
-def _ask_if_answered(call: _Call, route: _Route, deadline: float) -> StateResponse | None:
+def _ask_unless_refused(call: _Call, route: _Route, deadline: float) -> StateResponse | None:
     """Ask on one route. Return None if the server refuses, and would do so again.
 
     A 500 counts, too: v1.1.0 to v1.1.3 answer so on the older route to a short id.
@@ -1682,7 +1682,7 @@ def _lacks_route(route: _Route, answer: _Answer) -> bool:
     if answer.status in (404, 405):
         return not _is_of_job_store(answer)
     if answer.status in (403, 500):
-        # Since v1.7.0, a server with users answers so on a route that it does not have.
+        # So does a server with users (v1.7.0+) answer on this route, which it does not have.
         return route == _REQUESTER and "capability" in answer.text
     return answer.status == 410
 
