@@ -414,8 +414,7 @@ def _object_reader(
 ) -> Callable[[Any], Any]:
     """Make the reader of an object into a model, or into a dict of fields.
 
-    `readers` has one for each field. A member that is unknown or null is left out. Of several
-    spellings of a name, the last counts.
+    `readers` has one for each field. A member that is unknown or null is left out.
     """
     fields = {_folded(field): field for field in readers}
     by_spelling: dict[str, str] = {}  # what `find_field` has found: looking again takes longer
@@ -433,7 +432,7 @@ def _object_reader(
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        for name in reversed(list(value)):  # so the last spelling of a name is met first
+        for name in reversed(list(value)):  # as in Go, the last spelling counts
             field = by_spelling[name] if name in by_spelling else find_field(name)
             if field and field not in found and value[name] is not None:
                 found[field] = _read_at(name, readers[field], value[name])
@@ -942,7 +941,7 @@ class _Stream(io.RawIOBase):
     def __init__(self, receive_into: Callable[[Any], int]) -> None:
         self._receive_into = receive_into
         self._is_in_head = True
-        self._head = b""
+        self._head_size = 0
         self._may_end = False
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -961,16 +960,15 @@ class _Stream(io.RawIOBase):
 
     def _check_headers(self, received: bytes) -> None:
         """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time."""
-        self._head += received
-        # Count from the last blank line: a 100 Continue ends with one, and other headers follow it.
-        _, _, self._head = self._head.rpartition(b"\r\n\r\n")
-        if len(self._head) > _MAX_HEAD:
+        if b"\r\n\r\n" in received:  # the end of a 100 Continue, which other headers follow
+            self._head_size = 0
+        self._head_size += len(received)
+        if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
 
     def go_on_with_body(self, may_end: bool) -> None:
         """Take note that the headers are read, and whether the body ends with the connection."""
         self._is_in_head = False
-        self._head = b""
         self._may_end = may_end
 
 
