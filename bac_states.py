@@ -1419,7 +1419,7 @@ class _Secrets:
             if not re.search("(?i)auth|cookie|credential|key|pass|secret|session|token", name):
                 continue
             whole = value.strip()  # "Bearer abc"
-            token = whole.split(" ")[-1]  # "abc"
+            token = re.split(r"[ \t]", whole)[-1]  # "abc"
             for secret in (whole, token):
                 if len(secret) >= 8:  # masking shorter ones would garble innocent text
                     spellings |= _spellings(secret)
