@@ -686,16 +686,9 @@ def _read_state(value: Any) -> JobState:
     if "nodes" in members:
         shards = members["nodes"]
         return JobState(state=_derive_job_state(shards), executions=shards)
-    return JobState(
-        job_id=members.get("job_id", ""),
-        state=members.get("state", ""),
-        status=members.get("status", ""),
-        executions=members.get("executions") or members.get("shards") or (),
-        version=members.get("version", 0),
-        create_time=members.get("create_time", ""),
-        update_time=members.get("update_time", ""),
-        timeout_at=members.get("timeout_at", ""),
-    )
+    shards = members.pop("shards", ())
+    executions = members.pop("executions", ()) or shards
+    return JobState(executions=executions, **members)
 
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
@@ -1679,10 +1672,9 @@ def _lacks_route(route: _Route, answer: _Answer) -> bool:
     """Tell whether the server does not have the route."""
     if answer.status in (404, 405):
         return not _is_of_job_store(answer)
-    if answer.status in (403, 500):
-        # So does a server with users (v1.7.0+) answer on this route, which it does not have.
-        return route == _REQUESTER and "capability" in answer.text
-    return answer.status == 410
+    # A server with users (v1.7.0+) asks for a capability before it looks whether it has the route.
+    lacks_capability = answer.status in (403, 500) and "capability" in answer.text
+    return answer.status == 410 or (route == _REQUESTER and lacks_capability)
 
 
 def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
