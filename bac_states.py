@@ -410,11 +410,11 @@ def _folded(name: str) -> str:
 
 
 def _object_reader(
-    model: Callable[..., Any], readers: Mapping[str, Callable[[Any], object]]
-) -> Callable[[Any], Any]:
-    """Make the reader of an object into a model, or into a dict of fields.
+    readers: Mapping[str, Callable[[Any], object]],
+) -> Callable[[Any], dict[str, Any]]:
+    """Make the reader of an object into a dict of fields. `readers` has one for each.
 
-    `readers` has one for each field. A member that is unknown or null is left out.
+    A member that is unknown or null is left out.
     """
     fields = {_folded(field): field for field in readers}
     by_spelling: dict[str, str] = {}  # what `find_field` has found: looking again takes longer
@@ -426,7 +426,7 @@ def _object_reader(
             by_spelling[name] = field
         return field
 
-    def read_object(value: Any) -> Any:
+    def read_object(value: Any) -> dict[str, Any]:
         if value is None:
             value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
@@ -436,9 +436,17 @@ def _object_reader(
             field = by_spelling[name] if name in by_spelling else find_field(name)
             if field and field not in found and value[name] is not None:
                 found[field] = _read_at(name, readers[field], value[name])
-        return found if model is dict else model(**found)
+        return found
 
     return read_object
+
+
+def _model_reader(
+    model: Callable[..., Any], readers: Mapping[str, Callable[[Any], object]]
+) -> Callable[[Any], Any]:
+    """Make the reader of an object into a model."""
+    read_object = _object_reader(readers)
+    return lambda value: model(**read_object(value))
 
 
 def _has_any(value: Iterable[str], fields: Iterable[str]) -> bool:
@@ -555,12 +563,12 @@ def _read_desired_state(state: Any) -> str:
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _object_reader(VerificationResult, _plain(VerificationResult))
-_read_s3 = _object_reader(S3StorageSpec, _plain(S3StorageSpec))
-_read_storage = _object_reader(
+_read_verification = _model_reader(VerificationResult, _plain(VerificationResult))
+_read_s3 = _model_reader(S3StorageSpec, _plain(S3StorageSpec))
+_read_storage = _model_reader(
     StorageSpec, {**_plain(StorageSpec), "s3": _read_s3, "metadata": _read_map_of_text}
 )
-_read_output = _object_reader(RunCommandResult, _plain(RunCommandResult))
+_read_output = _model_reader(RunCommandResult, _plain(RunCommandResult))
 _EXECUTION_READERS = {
     **_plain(ExecutionState),
     "status": _read_status,
@@ -571,9 +579,9 @@ _EXECUTION_READERS = {
     "create_time": _read_time,
     "update_time": _read_time,
 }
-_read_execution = _object_reader(ExecutionState, _EXECUTION_READERS)
+_read_execution = _model_reader(ExecutionState, _EXECUTION_READERS)
 _read_executions = functools.partial(_read_array, _read_execution)
-_read_job_shard = _object_reader(dict, {"executions": _read_executions})
+_read_job_shard = _object_reader({"executions": _read_executions})
 
 
 def _read_job_shards(shards: Any) -> tuple[ExecutionState, ...]:
@@ -587,7 +595,7 @@ def _read_job_shards(shards: Any) -> tuple[ExecutionState, ...]:
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
-_read_node_shard = _object_reader(dict, {**_EXECUTION_READERS, "state": _read_text_or_number})
+_read_node_shard = _object_reader({**_EXECUTION_READERS, "state": _read_text_or_number})
 
 
 def _read_node_shards(shards: Any) -> dict[int, dict[str, Any]]:
@@ -599,7 +607,7 @@ def _read_node_shards(shards: Any) -> dict[int, dict[str, Any]]:
     return {int(key): shard for key, shard in by_key.items()}
 
 
-_read_node = _object_reader(dict, {"shards": _read_node_shards})
+_read_node = _object_reader({"shards": _read_node_shards})
 
 # Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean, but for 0,
 # which means that there is none yet: its word is "".
@@ -673,7 +681,7 @@ _STATE_READERS: dict[str, Callable[[Any], object]] = {
     "update_time": _read_time,
     "timeout_at": _read_time,
 }
-_read_state_members = _object_reader(dict, _STATE_READERS)
+_read_state_members = _object_reader(_STATE_READERS)
 
 
 def _read_state(value: Any) -> JobState:
@@ -699,7 +707,7 @@ def _read_state(value: Any) -> JobState:
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_type_and_params = _object_reader(dict, {"type": _read_text, "params": _typed(dict)})
+_read_type_and_params = _object_reader({"type": _read_text, "params": _typed(dict)})
 
 
 def _read_result(value: Any) -> StorageSpec:
@@ -715,10 +723,8 @@ def _read_result(value: Any) -> StorageSpec:
     return dataclasses.replace(storage, storage_source=source)
 
 
-_read_named_state = _object_reader(dict, {"state_type": _read_text, "message": _read_text})
-_read_numbered_state = _object_reader(
-    dict, {"state_type": _read_text_or_number, "message": _read_text}
-)
+_read_named_state = _object_reader({"state_type": _read_text, "message": _read_text})
+_read_numbered_state = _object_reader({"state_type": _read_text_or_number, "message": _read_text})
 _NEWER_JOB_READERS = {
     "id": _read_text,
     "name": _read_text,
@@ -741,14 +747,14 @@ _NEWER_EXECUTION_READERS = {
     "create_time": _read_nanoseconds,
     "modify_time": _read_nanoseconds,
 }
-_read_newer_job = _object_reader(dict, _NEWER_JOB_READERS)
-_read_newer_execution = _object_reader(dict, _NEWER_EXECUTION_READERS)
+_read_newer_job = _object_reader(_NEWER_JOB_READERS)
+_read_newer_execution = _object_reader(_NEWER_EXECUTION_READERS)
 _read_newer_executions = functools.partial(_read_array, _read_newer_execution)
 _LISTING_READERS = {
     "items": _read_newer_executions,  # v1.4.0+
     "executions": _read_newer_executions,  # v1.2.2 to v1.3.2
 }
-_read_listing_members = _object_reader(dict, _LISTING_READERS)
+_read_listing_members = _object_reader(_LISTING_READERS)
 
 
 def _read_listing(value: Any) -> Any:
@@ -830,7 +836,7 @@ def _join(first: str, second: str) -> str:
 
 
 _read_answer = _object_reader(
-    dict, {"state": _read_state, "job": _read_newer_job, "executions": _read_listing}
+    {"state": _read_state, "job": _read_newer_job, "executions": _read_listing}
 )
 
 
@@ -1686,9 +1692,9 @@ def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     return {400: BadRequest, 500: InternalServerError}.get(answer.status, SDKError)
 
 
-_read_details = _object_reader(dict, {"reason": _read_text})
+_read_details = _object_reader({"reason": _read_text})
 _read_refusal = _object_reader(
-    dict, {"message": _read_text, "error": _read_text, "details": _read_details}
+    {"message": _read_text, "error": _read_text, "details": _read_details}
 )
 
 
