@@ -38,6 +38,7 @@ import datetime
 import errno
 import functools
 import http.client
+import inspect
 import io
 import json
 import os
@@ -687,9 +688,9 @@ _read_state_members = _object_reader(_STATE_READERS)
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    if value and not _has_any(value, _STATE_READERS):
+    if value and not _has_any(value, _STATE_READERS):  # {"Foo": 1}
         raise _Mismatch("nothing in it belongs to a job's state")
-    if not members:  # {}, or all of it null: no node has the job yet (up to v0.3.19)
+    if not members:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
         return JobState(state="New")
     if "nodes" in members:
         shards = members["nodes"]
@@ -910,6 +911,9 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 # `_Server.exchange` sends a request over a `_Connection`, and http.client parses the answer. Every
 # step but the look-up of a name ends by a deadline, a time on the clock of `time.monotonic`.
 
+# This method is not documented. If it goes away or wants arguments, the import fails.
+inspect.signature(http.client.HTTPResponse.begin).bind(None)
+
 _TOO_LARGE = "the answer is over 16 MiB"
 # ValueError and OverflowError come from odd sizes of chunks.
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
@@ -1045,11 +1049,8 @@ class _Connection(contextlib.ExitStack):
         stream: Any = _Stream(self.receive_into)
         response = self.enter_context(http.client.HTTPResponse(stream))
         try:
-            response.begin()  # not documented; if it goes away, this is an AttributeError
-        except (TypeError, ValueError) as error:
-            if "begin()" in str(error):  # it wants arguments now
-                raise
-            # The email package fails so for odd Content-Types.
+            response.begin()
+        except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
             raise OSError(f"its headers cannot be parsed ({error})") from error
         stream.go_on_with_body(may_end=_ends_with_connection(response.headers))
         return response
