@@ -1755,7 +1755,7 @@ def test_what_an_error_is_raised_from_does_not_hold_a_credential_of_any_spelling
 
 CARRIERS = [f"Authorization: {scheme} " for scheme in ("Basic", "Bearer", "Digest a=b,")]
 CARRIERS += ["authorization: ", "Proxy-AUTH: ", "X-Api-Key: ", "Cookie: session=", "X-Passphrase: "]
-CARRIERS += ["Client-Secret: ", "X-Session-Id: ", "X-Auth-Token: ", "X-Token: a b c\td "]
+CARRIERS += ["Client-Secret: ", "X-Session-Id: ", "X-Auth-Token: ", "X-Token: a b c\t"]
 
 
 @pytest.mark.parametrize("beginning", CARRIERS)
