@@ -69,7 +69,7 @@ __version__ = "1.1.0"
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
 _MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
-_MAX_HEAD = 24 * 1024  # bytes of headers
+_MAX_HEAD = 32 * 1024  # bytes of headers, and of the body's start that came with them
 _MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: `body` keeps the start, once it is masked
 _MAX_MESSAGE = 400  # characters of SDKError.message
 _MAX_PART = 200  # characters of a cell of the table, or of one part of a message
@@ -963,11 +963,11 @@ class _Stream(io.RawIOBase):
 
     def _check_headers(self, received: bytes) -> None:
         """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time."""
-        if b"\r\n\r\n" in received:  # if it ends a 100 Continue, other headers follow
-            self._head_size = 0
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
+        if b"\r\n\r\n" in received:  # after those of a 100 Continue, others follow
+            self._head_size = 0
 
     def go_on_with_body(self, may_end: bool) -> None:
         """Take note that the headers are read, and whether the body ends with the connection."""
