@@ -582,15 +582,15 @@ _EXECUTION_READERS = {
 }
 _read_execution = _model_reader(ExecutionState, _EXECUTION_READERS)
 _read_executions = functools.partial(_read_array, _read_execution)
-_read_job_shard = _object_reader({"executions": _read_executions})
+_read_executions_of_shard = _object_reader({"executions": _read_executions})
 
 
-def _read_job_shards(shards: Any) -> tuple[ExecutionState, ...]:
+def _read_executions_by_shard(shards: Any) -> tuple[ExecutionState, ...]:
     """Read the executions of every shard (v0.3.20 to v0.3.23)."""
     _check_items(dict, shards)
     executions: list[ExecutionState] = []
     for key, shard in shards.items():
-        executions += _read_at(key, _read_job_shard, shard).get("executions", ())
+        executions += _read_at(key, _read_executions_of_shard, shard).get("executions", ())
         _check_size(executions)
     return tuple(executions)
 
@@ -672,7 +672,7 @@ def _derive_job_state(shards: tuple[ExecutionState, ...]) -> str:
 
 _STATE_READERS: dict[str, Callable[[Any], object]] = {
     "nodes": _read_nodes,  # up to v0.3.19
-    "shards": _read_job_shards,  # v0.3.20 to v0.3.23
+    "shards": _read_executions_by_shard,  # v0.3.20 to v0.3.23
     "executions": _read_executions,
     "job_id": _read_text,
     "state": _read_text,
@@ -693,10 +693,10 @@ def _read_state(value: Any) -> JobState:
     if not members:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
         return JobState(state="New")
     if "nodes" in members:
-        shards = members["nodes"]
-        return JobState(state=_derive_job_state(shards), executions=shards)
-    shards = members.pop("shards", ())
-    executions = members.pop("executions", ()) or shards
+        executions = members["nodes"]
+        return JobState(state=_derive_job_state(executions), executions=executions)
+    by_shard = members.pop("shards", ())
+    executions = members.pop("executions", ()) or by_shard
     return JobState(executions=executions, **members)
 
 
@@ -850,15 +850,16 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     """Decode an answer. If a job was `asked` for, it has to be about that one."""
     parsed = _parse(document)
     answer = _read_answer(parsed)
-    state = answer.get("state")
     job = answer.get("job", {})
     executions = answer.get("executions")
-    lists_executions = state is not None or executions is not None
-    if state is None:
-        if not job.get("id"):
-            raise _Mismatch("it has no state, and no Job with an ID")
+    if "state" in answer:
+        state: JobState = answer["state"]
+    elif job.get("id"):
         state = _from_newer_job(job, executions or (), _execution_words(server_version))
+    else:
+        raise _Mismatch("it has no state, and no Job with an ID")
     _check_is_asked(asked, state.job_id, job.get("name", ""))
+    lists_executions = "state" in answer or executions is not None
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
     return _Decoded(StateResponse(state, server_version, raw), lists_executions)
 
