@@ -433,7 +433,8 @@ def _object_reader(
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        for name in reversed(list(value)):  # as in Go, the last spelling counts
+        # As in Go, the last spelling counts. Others are not read, since each may be a long array.
+        for name in reversed(list(value)):
             field = by_spelling[name] if name in by_spelling else find_field(name)
             if field and field not in found and value[name] is not None:
                 found[field] = _read_at(name, readers[field], value[name])
@@ -1161,7 +1162,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.deadline = _halfway_to(deadline)  # its text is worth no more
+                connection.deadline = _halfway_to(deadline)  # the other routes need time, too
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1570,9 +1571,10 @@ def _ask_unless_refused(call: _Call, route: _Route, deadline: float) -> StateRes
     try:
         return _ask_on(call, route, deadline).response
     except SDKError as error:
-        if isinstance(error, (TransportError, DecodeError)) or _is_temporary(error):
-            raise
-        return None
+        is_refusal = not isinstance(error, (TransportError, DecodeError))
+        if is_refusal and not _is_temporary(error):
+            return None
+        raise
 
 
 def _ask_on(call: _Call, route: _Route, deadline: float) -> _Decoded:
@@ -1680,9 +1682,10 @@ def _lacks_route(route: _Route, answer: _Answer) -> bool:
     """Tell whether the server does not have the route."""
     if answer.status in (404, 405):
         return not _is_of_job_store(answer)
-    # A server with users (v1.7.0+) asks for a capability before it looks whether it has the route.
-    lacks_capability = answer.status in (403, 500) and "capability" in answer.text
-    return answer.status == 410 or (route == _REQUESTER and lacks_capability)
+    if answer.status in (403, 500):
+        # A server with users (v1.7.0+) asks for a capability before it looks for the route.
+        return route == _REQUESTER and "capability" in answer.text
+    return answer.status == 410
 
 
 def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
@@ -1914,8 +1917,8 @@ def _print(text: str) -> int:
         _write(text, sys.stdout)
         return 0
     except OSError as error:
-        is_broken_pipe = sys.platform == "win32" and error.errno == errno.EINVAL  # so says Windows
-        if is_broken_pipe or isinstance(error, ConnectionError):
+        is_windows_pipe = sys.platform == "win32" and error.errno == errno.EINVAL
+        if is_windows_pipe or isinstance(error, ConnectionError):
             return 141  # the reader went away
         problem = error.strerror or str(error)
     except ValueError as error:  # it was closed after Python started
