@@ -911,7 +911,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 
 # ------------------------------------------------------------------------------------- transport
 # `_Server.exchange` sends a request over a `_Connection`, and http.client parses the answer. Every
-# step but the look-up of a name ends by a deadline, a time on the clock of `time.monotonic`.
+# step ends by a deadline, a time on the clock of `time.monotonic`; the look-up of a name does not,
+# nor a handshake that the peer floods.
 
 # This method is not documented. If it goes away or wants arguments, the import fails.
 inspect.signature(http.client.HTTPResponse.begin).bind(None)
@@ -1761,10 +1762,10 @@ def get(
 
     `server_url` is http(s)://host[:port][/path]. Without it, the environment's server is asked,
     with the environment's credentials. `timeout` is in seconds, for the whole call; only resolving
-    names and decoding cannot be cut short. `headers` are added to ours; Connection, Content-Type,
-    User-Agent, Accept-Encoding and those that frame the message stay ours. Proxy-Authorization goes
-    to a proxy alone. Raises SDKError, or ValueError and TypeError for a bad argument, before
-    anything is sent.
+    names, decoding and a TLS handshake that the peer floods cannot be cut short. `headers` are
+    added to ours; Connection, Content-Type, User-Agent, Accept-Encoding and those that frame the
+    message stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError, or ValueError and
+    TypeError for a bad argument, before anything is sent.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
@@ -1788,7 +1789,7 @@ def wait(
     unless a certificate is not trusted. Without a `limit`, the eleventh failure in a row ends it.
 
     Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
-    resolving names and decoding either.
+    either what `timeout` cannot.
     """
     seconds = _NO_LIMIT if limit is None else _usable_seconds("limit", limit)
     call = _Call(request, server_url, timeout, headers, ssl_context)
