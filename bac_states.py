@@ -1059,18 +1059,22 @@ class _Connection(contextlib.ExitStack):
         return response
 
 
-def _check_framing(headers: http.client.HTTPMessage) -> None:
-    """Refuse what http.client overlooks, and a body that is declared as too large."""
+def _check_codings(headers: http.client.HTTPMessage) -> None:
+    """Refuse codings that were not asked for."""
     transfer_coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
     content_coding = ", ".join(headers.get_all("Content-Encoding", [])).strip().lower()
-    # http.client knows chunks only by this very word.
+    # http.client knows chunks only by this very word, without a blank.
     if transfer_coding not in ("", "chunked") or content_coding not in ("", "identity"):
         raise OSError("the answer has a coding that was not asked for")
+
+
+def _check_length(headers: http.client.HTTPMessage) -> None:
+    """Refuse a length that is not one number, or is too large."""
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
-    # Beside chunks a length does not count (RFC 9112, 6.3).
-    if not transfer_coding and any(int(length) > _MAX_ANSWER for length in lengths):
+    is_chunked = bool(headers.get("Transfer-Encoding"))  # then it does not count (RFC 9112, 6.3)
+    if not is_chunked and any(int(length) > _MAX_ANSWER for length in lengths):
         raise OSError(_TOO_LARGE)
 
 
@@ -1085,7 +1089,8 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 def _read_whole(response: http.client.HTTPResponse) -> bytearray:
     """Read the body of a 200. Raise OSError if it is too large or cut short."""
-    _check_framing(response.headers)
+    _check_codings(response.headers)
+    _check_length(response.headers)
     body = bytearray()
     for piece in _pieces(response):
         body += piece
