@@ -78,7 +78,7 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# A number stays if the server's release is unknown. 7 means Completed up to v1.5.1, and 9 since.
+# If the server's release is unknown, a number stays: Completed is 7 up to v1.5.1, and 9 since then.
 _MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
@@ -433,7 +433,8 @@ def _object_reader(
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        # As in Go, the last spelling counts. Others are not read, since each may be a long array.
+        # As in Go, the last spelling that is not null counts. Only this one is read, since a server
+        # may send a long array in each.
         for name in reversed(list(value)):
             field = by_spelling[name] if name in by_spelling else find_field(name)
             if field and field not in found and value[name] is not None:
@@ -969,7 +970,7 @@ class _Stream(io.RawIOBase):
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
-        if b"\r\n\r\n" in received:  # after those of a 100 Continue, others follow
+        if b"\r\n\r\n" in received:  # they have ended; after those of a 100 Continue, others follow
             self._head_size = 0
 
     def go_on_with_body(self, may_end: bool) -> None:
@@ -1444,16 +1445,15 @@ class _Secrets:
         return text
 
     def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
-        """Return an error as the cause of ours, or None if that would tell a secret.
+        """Return an error as the cause of ours, or None if it would tell a secret.
 
-        It would if its traceback holds one, or the `document` that could not be decoded, which the
-        error keeps: json.JSONDecodeError.doc, UnicodeDecodeError.object.
+        A traceback tells its message and those of its own causes. An error of json or of a codec
+        also keeps the `document`.
         """
         import traceback  # only errors need it
 
         told = "".join(traceback.format_exception(type(error), error, None))
-        is_safe = not self.occur_in(told) and not self.occur_in(document)
-        return error if is_safe else None
+        return None if self.occur_in(told) or self.occur_in(document) else error
 
 
 # ---------------------------------------------------------------------------------------- asking
