@@ -438,7 +438,11 @@ def _object_reader(
         for name in reversed(list(value)):
             field = by_spelling[name] if name in by_spelling else find_field(name)
             if field and field not in found and value[name] is not None:
-                found[field] = _read_at(name, readers[field], value[name])
+                try:  # as `_read_at` does, whose call would take 5 % more time
+                    found[field] = readers[field](value[name])
+                except _Mismatch as error:
+                    error.keys.insert(0, name)
+                    raise
         return found
 
     return read_object
