@@ -418,7 +418,7 @@ def _object_reader(
     A member that is unknown or null is left out.
     """
     fields = {_folded(field): field for field in readers}
-    by_spelling: dict[str, str] = {}  # what `find_field` has found: looking again takes longer
+    by_spelling: dict[str, str] = {}  # what `find_field` has found, so as not to look again
 
     def find_field(name: str) -> str:
         """Return the field of a member, or "" if it is unknown."""
@@ -1037,6 +1037,7 @@ class _Connection(contextlib.ExitStack):
         # messages that OpenSSL skips.
         self._sock.settimeout(_seconds_left(self.deadline))
         secure = context.wrap_socket(self._sock, server_hostname=name)
+        # It has taken over the plain socket, whose own closing does nothing from now on.
         self._sock = self.enter_context(secure)
 
     def request(
@@ -1797,8 +1798,8 @@ def wait(
     It goes on after 408, 425, 429, a 5xx other than 500 and 501, and if no complete answer comes,
     unless a certificate is not trusted. Without a `limit`, the eleventh failure in a row ends it.
 
-    Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; it cannot cut short
-    either what `timeout` cannot.
+    Raises what `get` raises, and WaitTimeout once `limit` seconds have passed; what `timeout`
+    cannot cut short, `limit` cannot either.
     """
     seconds = _NO_LIMIT if limit is None else _usable_seconds("limit", limit)
     call = _Call(request, server_url, timeout, headers, ssl_context)
