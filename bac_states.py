@@ -78,7 +78,7 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# If the server's release is unknown, a number stays: Completed is 7 up to v1.5.1, and 9 since then.
+# If the release is unknown, 6 to 9 stay numbers: Completed is 7 up to v1.5.1, and 9 since then.
 _MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
@@ -1774,8 +1774,8 @@ def get(
     with the environment's credentials. `timeout` is in seconds, for the whole call; only resolving
     names, decoding and a TLS handshake that the peer floods cannot be cut short. `headers` are
     added to ours; Connection, Content-Type, User-Agent, Accept-Encoding and those that frame the
-    message stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError, or ValueError and
-    TypeError for a bad argument, before anything is sent.
+    message stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError; for a bad
+    argument ValueError or TypeError, before anything is sent.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
