@@ -463,16 +463,10 @@ def _has_any(value: Iterable[str], fields: Iterable[str]) -> bool:
 
 
 def _plain(model: Any) -> dict[str, Callable[[Any], object]]:
-    """Return the readers of a model's plain fields: {"stdout": _read_text, ...}.
-
-    Their defaults tell the types. A field whose default is None needs a reader of its own.
-    """
-    of_kind = {str: _read_text, int: _read_integer, bool: _read_flag}
-    readers = {}
-    for field in dataclasses.fields(model):
-        if field.default is not None:
-            readers[field.name] = of_kind[type(field.default)]
-    return readers
+    """Return the readers of a model's plain fields: {"stdout": _read_text, ...}."""
+    plain: dict[Any, Any] = {"str": _read_text, "int": _read_integer, "bool": _read_flag}
+    fields = dataclasses.fields(model)
+    return {field.name: plain[field.type] for field in fields if field.type in plain}
 
 
 def _check_size(items: Collection[Any]) -> None:
