@@ -696,8 +696,8 @@ def _read_state(value: Any) -> JobState:
         executions = members["nodes"]
         return JobState(state=_derive_job_state(executions), executions=executions)
     by_shard = members.pop("shards", ())
-    executions = members.pop("executions", ()) or by_shard
-    return JobState(executions=executions, **members)
+    members.setdefault("executions", by_shard)
+    return JobState(**members)
 
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
