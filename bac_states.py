@@ -758,12 +758,12 @@ _LISTING_READERS = {
 _read_listing_members = _object_reader(_LISTING_READERS)
 
 
-def _read_listing(value: Any) -> Any:
-    """Return the list of executions out of the object around it, or None if there is no list."""
-    listing = _read_listing_members(value)
+def _read_listing(value: Any) -> tuple[dict[str, Any], ...] | None:
+    """Return the executions out of the object around their list, or None if it has no list."""
+    listing: dict[str, Any] = _read_listing_members(value)
     if not _has_any(value, _LISTING_READERS):
         return None
-    return listing.get("items") or listing.get("executions") or ()  # null is empty, as in Go
+    return listing.get("items") or listing.get("executions") or ()  # null is an empty list
 
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
@@ -851,7 +851,7 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     parsed = _parse(document)
     answer = _read_answer(parsed)
     job = answer.get("job", {})
-    executions = answer.get("executions")
+    executions = answer.get("executions")  # None if the server does not list them
     if "state" in answer:
         state: JobState = answer["state"]
     elif job.get("id"):
