@@ -1073,8 +1073,9 @@ def _check_length(headers: http.client.HTTPMessage) -> None:
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
-    is_chunked = bool(headers.get("Transfer-Encoding"))  # then it does not count (RFC 9112, 6.3)
-    if not is_chunked and any(int(length) > _MAX_ANSWER for length in lengths):
+    if headers.get("Transfer-Encoding"):  # chunks: a length does not count (RFC 9112, 6.3)
+        return
+    if any(int(length) > _MAX_ANSWER for length in lengths):
         raise OSError(_TOO_LARGE)
 
 
