@@ -1559,28 +1559,27 @@ def _ask_for_executions(
     answer is returned only if each of these routes refuses for good.
     """
     for route in untried:
-        response = _ask_unless_refused(call, route, deadline)
-        if response is not None:
-            # Only the newer API tells why a job failed, and its type, by which a wait may end.
-            status = response.state.status or incomplete.state.status
-            job_type = incomplete.state.job_type
-            state = dataclasses.replace(response.state, status=status, job_type=job_type)
-            return dataclasses.replace(response, state=state)
+        try:
+            response = _ask_on(call, route, deadline).response
+        except SDKError as error:
+            if _refuses_for_good(error):
+                continue
+            raise
+        # Only the newer API tells why a job failed, and its type, by which a wait may end.
+        status = response.state.status or incomplete.state.status
+        job_type = incomplete.state.job_type
+        state = dataclasses.replace(response.state, status=status, job_type=job_type)
+        return dataclasses.replace(response, state=state)
     return incomplete
 
 
-def _ask_unless_refused(call: _Call, route: _Route, deadline: float) -> StateResponse | None:
-    """Ask on one route. Return None if the server refuses, and would do so again.
+def _refuses_for_good(error: SDKError) -> bool:
+    """Tell whether the server refuses the question, and would do so again.
 
     A 500 counts, too: v1.1.0 to v1.1.3 answer so on the older route to a short id.
     """
-    try:
-        return _ask_on(call, route, deadline).response
-    except SDKError as error:
-        is_refusal = not isinstance(error, (TransportError, DecodeError))
-        if is_refusal and not _is_temporary(error):
-            return None
-        raise
+    is_refusal = not isinstance(error, (TransportError, DecodeError))
+    return is_refusal and not _is_temporary(error)
 
 
 def _ask_on(call: _Call, route: _Route, deadline: float) -> _Decoded:
