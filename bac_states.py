@@ -267,7 +267,7 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
-        """Whether this attempt completed, or may have."""
+        """Whether this attempt completed, or has a number that may say so."""
         return self.state in _MAYBE_COMPLETED
 
     @property
@@ -456,10 +456,10 @@ def _model_reader(
     return lambda value: model(**read_object(value))
 
 
-def _has_any(value: Iterable[str], fields: Iterable[str]) -> bool:
-    """Tell whether an object has a member for any of the fields, even if it is null."""
+def _has_any(names: Iterable[str], fields: Iterable[str]) -> bool:
+    """Tell whether any of an object's names is that of a field, even if it is null there."""
     wanted = set(map(_folded, fields))
-    return any(_folded(name) in wanted for name in value)
+    return any(_folded(name) in wanted for name in names)
 
 
 def _plain(model: Any) -> dict[str, Callable[[Any], object]]:
@@ -582,7 +582,7 @@ _EXECUTION_READERS = {
 }
 _read_execution = _model_reader(ExecutionState, _EXECUTION_READERS)
 _read_executions = functools.partial(_read_array, _read_execution)
-_read_executions_of_shard = _object_reader({"executions": _read_executions})
+_read_shard = _object_reader({"executions": _read_executions})
 
 
 def _read_executions_by_shard(shards: Any) -> tuple[ExecutionState, ...]:
@@ -590,7 +590,8 @@ def _read_executions_by_shard(shards: Any) -> tuple[ExecutionState, ...]:
     _check_items(dict, shards)
     executions: list[ExecutionState] = []
     for key, shard in shards.items():
-        executions += _read_at(key, _read_executions_of_shard, shard).get("executions", ())
+        of_shard = _read_at(key, _read_shard, shard)
+        executions += of_shard.get("executions", ())
         _check_size(executions)
     return tuple(executions)
 
@@ -658,8 +659,8 @@ def _derive_job_state(shards: tuple[ExecutionState, ...]) -> str:
     node's bid, not of the job, and a node whose bid lost may stay Bidding for ever.
     """
     states = {shard.state for shard in shards}
-    at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if at_work:  # Waiting, Running, Verifying, or unknown
+    not_at_work = {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if states - not_at_work:  # Waiting, Running, Verifying, or unknown
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -968,7 +969,7 @@ class _Stream(io.RawIOBase):
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
-        if b"\r\n\r\n" in received:  # they have ended; after those of a 100 Continue, others follow
+        if b"\r\n\r\n" in received:  # the end of a 100 Continue: other headers follow
             self._head_size = 0
 
     def go_on_with_body(self, may_end: bool) -> None:
@@ -1401,7 +1402,7 @@ def _environment_context() -> ssl.SSLContext | None:
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as it is, and as servers and gateways quote it (in the samples: a"é/&)."""
+    """Return a header's value as it is, and as servers and gateways quote it (samples: a"é/&)."""
     as_json = json.dumps(secret, ensure_ascii=False)[1:-1]
     as_ascii = json.dumps(secret)[1:-1]
     return {
@@ -1851,7 +1852,7 @@ class _Progress:
             self.say("the server answers again")
         state = response.state
         if self.response is None:
-            is_news = not _has_ended(state)  # an end is told by the answer, which is next
+            is_news = not _has_ended(state)  # if it has ended, the answer itself tells it
         else:
             is_news = state.state != self.response.state.state
         if is_news:
@@ -2196,8 +2197,8 @@ def _buffer_output() -> None:
 
     Without one, Python drops what a full disk has no room for, and raises nothing.
     """
-    raw = getattr(sys.stdout, "buffer", None)  # with -u, this is the file itself
-    if isinstance(raw, io.RawIOBase) and not raw.closed:
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase) and not raw.closed:  # without -u, it is a BufferedWriter
         buffered: Any = io.BufferedWriter(raw)
         sys.stdout = io.TextIOWrapper(buffered, sys.stdout.encoding, sys.stdout.errors)
 
