@@ -869,7 +869,8 @@ def _check_is_asked(asked: str, answered_id: str, answered_name: str) -> None:
     """Refuse an answer about another job than the one asked for by id, start of the id or name."""
     if not asked or not answered_id:  # `decode` asks for none, and v0.3.19 answers without an id
         return
-    if not answered_id.startswith(asked) and answered_name != asked:
+    is_asked = answered_id.startswith(asked) or answered_name == asked
+    if not is_asked:
         raise _Mismatch(f"it is about the job {answered_id}")
 
 
