@@ -1016,7 +1016,8 @@ class _Connection(contextlib.ExitStack):
     def __init__(self, peer: _Address, deadline: float) -> None:
         super().__init__()
         self.deadline = deadline
-        self._sock = self.enter_context(_dial(peer, deadline))
+        self._sock = _dial(peer, deadline)
+        self.callback(lambda: self._sock.close())  # the one that it is then
 
     def send(self, data: bytes) -> None:
         self._sock.settimeout(_seconds_left(self.deadline))
@@ -1032,9 +1033,7 @@ class _Connection(contextlib.ExitStack):
         # Python ends the handshake as a whole after this time, unless the peer floods it with
         # messages that OpenSSL skips.
         self._sock.settimeout(_seconds_left(self.deadline))
-        secure = context.wrap_socket(self._sock, server_hostname=name)
-        # It has taken over the plain socket, whose own closing does nothing from now on.
-        self._sock = self.enter_context(secure)
+        self._sock = context.wrap_socket(self._sock, server_hostname=name)
 
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
