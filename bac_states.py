@@ -47,6 +47,7 @@ import socket
 import ssl
 import sys
 import time
+import types
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -939,7 +940,7 @@ def _halfway_to(deadline: float) -> float:
 
 
 class _Stream(io.RawIOBase):
-    """What a connection receives, in the place of a socket: HTTPResponse calls only its makefile().
+    """What a connection receives, as a file.
 
     http.client takes headers or a trailer that were cut off for complete. So the connection's end
     is an OSError here, except in a body that ends with it.
@@ -950,9 +951,6 @@ class _Stream(io.RawIOBase):
         self._is_in_head = True
         self._head_size = 0
         self._may_end = False
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self, 8192)
 
     def readable(self) -> bool:
         return True
@@ -979,10 +977,9 @@ class _Stream(io.RawIOBase):
         self._may_end = may_end
 
 
-def _ends_with_connection(headers: http.client.HTTPMessage) -> bool:
-    """Tell whether a body ends with the connection, since it has neither a length nor chunks."""
-    # An empty Transfer-Encoding is none.
-    return "Content-Length" not in headers and not headers.get("Transfer-Encoding")
+def _is_framed(headers: http.client.HTTPMessage) -> bool:
+    """Tell whether a body has a length or comes in chunks. If not, it ends with the connection."""
+    return "Content-Length" in headers or bool(headers.get("Transfer-Encoding"))
 
 
 def _dial(peer: _Address, deadline: float) -> socket.socket:
@@ -1050,13 +1047,15 @@ class _Connection(contextlib.ExitStack):
 
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response. Its body is still to come."""
-        stream: Any = _Stream(self.receive_into)
-        response = self.enter_context(http.client.HTTPResponse(stream))
+        stream = _Stream(self.receive_into)
+        # HTTPResponse asks a socket for nothing but a file.
+        sock: Any = types.SimpleNamespace(makefile=lambda mode: io.BufferedReader(stream, 8192))
+        response = self.enter_context(http.client.HTTPResponse(sock))
         try:
             response.begin()
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
             raise OSError(f"its headers cannot be parsed ({error})") from error
-        stream.go_on_with_body(may_end=_ends_with_connection(response.headers))
+        stream.go_on_with_body(may_end=not _is_framed(response.headers))
         return response
 
 
@@ -1099,7 +1098,7 @@ def _read_whole(response: http.client.HTTPResponse) -> bytearray:
         if len(body) > _MAX_ANSWER:
             raise OSError(_TOO_LARGE)
     # Without a length, an empty body and a server that died before its body look the same.
-    if not body and _ends_with_connection(response.headers):
+    if not body and not _is_framed(response.headers):
         raise OSError("the answer is empty")
     return body
 
