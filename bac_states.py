@@ -47,7 +47,6 @@ import socket
 import ssl
 import sys
 import time
-import types
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -464,10 +463,13 @@ def _has_any(names: Iterable[str], fields: Iterable[str]) -> bool:
 
 
 def _plain(model: Any) -> dict[str, Callable[[Any], object]]:
-    """Return the readers of a model's plain fields: {"stdout": _read_text, ...}."""
-    plain: dict[Any, Any] = {"str": _read_text, "int": _read_integer, "bool": _read_flag}
-    fields = dataclasses.fields(model)
-    return {field.name: plain[field.type] for field in fields if field.type in plain}
+    """Return the readers of a model's plain fields: {"stdout": _read_text, ...}.
+
+    The default tells the type. Where it is None, the field needs a reader of its own.
+    """
+    of_type = {str: _read_text, int: _read_integer, bool: _read_flag}
+    plain = [field for field in dataclasses.fields(model) if field.default is not None]
+    return {field.name: of_type[type(field.default)] for field in plain}
 
 
 def _check_size(items: Collection[Any]) -> None:
@@ -940,7 +942,7 @@ def _halfway_to(deadline: float) -> float:
 
 
 class _Stream(io.RawIOBase):
-    """What a connection receives, as a file.
+    """What a connection receives, as a file and in the place of a socket.
 
     http.client takes headers or a trailer that were cut off for complete. So the connection's end
     is an OSError here, except in a body that ends with it.
@@ -951,6 +953,9 @@ class _Stream(io.RawIOBase):
         self._is_in_head = True
         self._head_size = 0
         self._may_end = False
+
+    def makefile(self, mode: str) -> io.BufferedReader:  # all that HTTPResponse asks of a socket
+        return io.BufferedReader(self, 8192)
 
     def readable(self) -> bool:
         return True
@@ -1047,10 +1052,8 @@ class _Connection(contextlib.ExitStack):
 
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response. Its body is still to come."""
-        stream = _Stream(self.receive_into)
-        # HTTPResponse asks a socket for nothing but a file.
-        sock: Any = types.SimpleNamespace(makefile=lambda mode: io.BufferedReader(stream, 8192))
-        response = self.enter_context(http.client.HTTPResponse(sock))
+        stream: Any = _Stream(self.receive_into)
+        response = self.enter_context(http.client.HTTPResponse(stream))
         try:
             response.begin()
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
