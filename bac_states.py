@@ -396,6 +396,7 @@ def _typed(kind: type) -> Callable[[Any], Any]:
 _read_text = _typed(str)
 _read_integer = _typed(int)
 _read_flag = _typed(bool)
+_PLAIN_TYPES = {_read_text: str, _read_integer: int, _read_flag: bool}
 
 _SYNONYMS = {  # other names of a field, both folded
     "executionid": "computereference",  # v0.3.17 to v0.3.19
@@ -411,49 +412,44 @@ def _folded(name: str) -> str:
 
 
 def _object_reader(
-    readers: Mapping[str, Callable[[Any], object]],
-) -> Callable[[Any], dict[str, Any]]:
-    """Make the reader of an object into a dict of fields. `readers` has one for each.
+    readers: Mapping[str, Callable[[Any], object]], model: Callable[..., Any] | None = None
+) -> Callable[[Any], Any]:
+    """Make the reader of an object into a model or, without one, a dict of fields.
 
-    A member that is unknown or null is left out. Of a field's spellings the last counts, as in Go.
+    `readers` has a reader for each field. A member that is unknown or null is left out. Of a
+    field's spellings the last counts, as in Go.
     """
     fields = {_folded(field): field for field in readers}
     found_before: dict[tuple[str, ...], list[Any]] = {}  # objects of a kind have the same names
 
     def find_known(names: tuple[str, ...]) -> list[Any]:
-        """Find the members that are known, the last one first: name, field and reader of each."""
+        """Find the known members, the last one first: its name, field, plain type and reader."""
         known = []
         for name in reversed(names):
             field = fields.get(_folded(name))
             if field:
-                known.append((name, field, readers[field]))
+                read = readers[field]
+                known.append((name, field, _PLAIN_TYPES.get(read), read))
         if len(found_before) < 100 and len("".join(names)) < 2000:  # a server may invent names
             found_before[names] = known
         return known
 
-    def read_object(value: Any) -> dict[str, Any]:
+    def read_object(value: Any) -> Any:
         if value is None:
-            return {}  # as in Go, for an element of an array or map
+            value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         names = tuple(value)
         found: dict[str, Any] = {}
-        for name, field, read in found_before.get(names) or find_known(names):
+        for name, field, plain_type, read in found_before.get(names) or find_known(names):
             item = value[name]
             # Earlier spellings are not read, since a server may send a long array in each.
             if item is not None and field not in found:
-                found[field] = _read_at(name, read, item)
-        return found
+                is_plain = type(item) is plain_type  # as nearly all are: then it needs no reader
+                found[field] = item if is_plain else _read_at(name, read, item)
+        return model(**found) if model else found
 
     return read_object
-
-
-def _model_reader(
-    model: Callable[..., Any], readers: Mapping[str, Callable[[Any], object]]
-) -> Callable[[Any], Any]:
-    """Make the reader of an object into a model."""
-    read_object = _object_reader(readers)
-    return lambda value: model(**read_object(value))
 
 
 def _has_any(names: Iterable[str], fields: Iterable[str]) -> bool:
@@ -567,12 +563,12 @@ def _read_desired_state(state: Any) -> str:
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _model_reader(VerificationResult, _plain(VerificationResult))
-_read_s3 = _model_reader(S3StorageSpec, _plain(S3StorageSpec))
-_read_storage = _model_reader(
-    StorageSpec, {**_plain(StorageSpec), "s3": _read_s3, "metadata": _read_map_of_text}
+_read_verification = _object_reader(_plain(VerificationResult), VerificationResult)
+_read_s3 = _object_reader(_plain(S3StorageSpec), S3StorageSpec)
+_read_storage = _object_reader(
+    {**_plain(StorageSpec), "s3": _read_s3, "metadata": _read_map_of_text}, StorageSpec
 )
-_read_output = _model_reader(RunCommandResult, _plain(RunCommandResult))
+_read_output = _object_reader(_plain(RunCommandResult), RunCommandResult)
 _EXECUTION_READERS = {
     **_plain(ExecutionState),
     "status": _read_status,
@@ -583,7 +579,7 @@ _EXECUTION_READERS = {
     "create_time": _read_time,
     "update_time": _read_time,
 }
-_read_execution = _model_reader(ExecutionState, _EXECUTION_READERS)
+_read_execution = _object_reader(_EXECUTION_READERS, ExecutionState)
 _read_executions = functools.partial(_read_array, _read_execution)
 _read_shard = _object_reader({"executions": _read_executions})
 
