@@ -1498,10 +1498,10 @@ class _Call:
         _check_context(context)
 
         address = _environment_server() if url is None else _usable_url("server_url", url)
-        uses_environment = url is None or shares_environment
-        credentials = _environment_credentials() if uses_environment else {}
-        if uses_environment and context is None:
-            context = _environment_context()
+        credentials: dict[str, str] = {}
+        if url is None or shares_environment:
+            credentials = _environment_credentials()
+            context = context or _environment_context()
         proxy = _find_proxy(address, proxy_authorization)
 
         self.server = _Server(address, proxy, context)
