@@ -1572,12 +1572,13 @@ def _ask_for_executions(
 
 
 def _refuses_for_good(error: SDKError) -> bool:
-    """Tell whether the server refuses the question, and would do so again.
+    """Tell whether the server lacks the route, or refuses the question whenever it is asked.
 
     A 500 counts, too: v1.1.0 to v1.1.3 answer so on the older route to a short id.
     """
-    is_refusal = not isinstance(error, (TransportError, DecodeError))
-    return is_refusal and not _is_temporary(error)
+    if isinstance(error, (TransportError, DecodeError)):  # it did not refuse
+        return False
+    return not _is_temporary(error)
 
 
 def _ask_on(call: _Call, route: _Route, deadline: float) -> _Decoded:
