@@ -1686,13 +1686,12 @@ def _lacks_job(answer: _Answer) -> bool:
 
 def _lacks_route(route: _Route, answer: _Answer) -> bool:
     """Tell whether the server does not have the route."""
-    if answer.status == 410:
-        return True
     if answer.status in (404, 405):
         return not _is_of_job_store(answer)
-    # Servers with users (v1.7.0+) check the user's capabilities before they look for the route.
-    names_capability = answer.status in (403, 500) and "capability" in answer.text
-    return route == _REQUESTER and names_capability
+    if route == _REQUESTER and answer.status in (403, 500):
+        # Servers with users (v1.7.0+) check a user's capabilities before they look for the route.
+        return "capability" in answer.text
+    return answer.status == 410
 
 
 def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
