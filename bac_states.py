@@ -366,7 +366,6 @@ class _Mismatch(ValueError):
 
 
 def _wrong_type(expected: str, value: object) -> _Mismatch:
-    """Make the error for a value of a wrong type."""
     return _Mismatch(f"expected {expected}, got {type(value).__name__}")
 
 
@@ -539,7 +538,6 @@ def _read_status(value: Any) -> str:
 
 
 def _numbered(words: str) -> dict[int, str]:
-    """Number words from 0 on."""
     return dict(enumerate(words.split("|")))
 
 
@@ -931,12 +929,6 @@ def _seconds_left(deadline: float) -> float:
     return min(left, 2e6)  # the timeout of a socket overflows at 2.1e6
 
 
-def _halfway_to(deadline: float) -> float:
-    """Return the time when half of what is left until a deadline has passed."""
-    now = time.monotonic()
-    return now + (deadline - now) / 2
-
-
 class _Stream(io.RawIOBase):
     """What a connection receives, as a file and in the place of a socket.
 
@@ -1059,7 +1051,6 @@ class _Connection(contextlib.ExitStack):
 
 
 def _check_codings(headers: http.client.HTTPMessage) -> None:
-    """Refuse codings that were not asked for."""
     transfer_coding = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
     content_coding = ", ".join(headers.get_all("Content-Encoding", [])).strip().lower()
     # http.client knows chunks only by this very word, without a blank.
@@ -1068,7 +1059,6 @@ def _check_codings(headers: http.client.HTTPMessage) -> None:
 
 
 def _check_length(headers: http.client.HTTPMessage) -> None:
-    """Refuse a length that is not one number, or is too large."""
     lengths = {value.strip() for value in headers.get_all("Content-Length", [])}
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
         raise OSError("the answer has a bad Content-Length")
@@ -1168,7 +1158,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.deadline = _halfway_to(deadline)  # the other routes need time, too
+                left = deadline - time.monotonic()
+                connection.deadline -= left / 2  # that half is for the other routes
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1213,12 +1204,6 @@ def _usable_seconds(name: str, seconds: float) -> float:
     if not 0 < seconds < float("inf"):
         raise ValueError(f"{name} has to be a finite number of seconds above 0")
     return float(min(seconds, 1e9))
-
-
-def _check_context(context: ssl.SSLContext | None) -> None:
-    """Check a caller's TLS context."""
-    if context is not None and not isinstance(context, ssl.SSLContext):
-        raise TypeError("ssl_context has to be an ssl.SSLContext")
 
 
 def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
@@ -1343,7 +1328,6 @@ def _environment_scheme() -> str:
 
 
 def _environment_port() -> str:
-    """Return the environment's port."""
     port = _variable("BACALHAU_API_PORT") or "1234"
     if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise ValueError("BACALHAU_API_PORT has to be a number from 1 to 65535")
@@ -1434,11 +1418,9 @@ class _Secrets:
         self._longest_first = sorted(spellings, key=len, reverse=True)  # one may contain another
 
     def occur_in(self, text: str) -> bool:
-        """Tell whether a text holds a secret."""
         return any(secret in text for secret in self._longest_first)
 
     def hide(self, text: str) -> str:
-        """Mask every secret in a text."""
         for secret in self._longest_first:
             text = text.replace(secret, "***")
         return text
@@ -1495,7 +1477,8 @@ class _Call:
         self.timeout = _usable_seconds("timeout", timeout)
         own_headers = _usable_headers(headers)
         proxy_authorization = own_headers.pop("Proxy-Authorization", None)  # for a proxy alone
-        _check_context(context)
+        if context is not None and not isinstance(context, ssl.SSLContext):
+            raise TypeError("ssl_context has to be an ssl.SSLContext")
 
         address = _environment_server() if url is None else _usable_url("server_url", url)
         credentials: dict[str, str] = {}
@@ -1514,7 +1497,6 @@ class _Call:
             self.prefer(_NEWER_API)
 
     def prefer(self, route: _Route) -> None:
-        """Ask this route first from now on."""
         self.routes = [route, *(other for other in self.routes if other != route)]
 
 
@@ -1634,7 +1616,6 @@ def _network_text(error: Exception, timeout: float) -> str:
 
 
 def _decode_answer(call: _Call, answer: _Answer) -> _Decoded:
-    """Decode the body of a 200."""
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
         return _decode(answer.body, version, call.request.job_id)
@@ -1678,14 +1659,12 @@ def _is_of_job_store(answer: _Answer) -> bool:
 
 
 def _lacks_job(answer: _Answer) -> bool:
-    """Tell whether the server does not know the job."""
     if answer.status == 500:  # up to v1.4.0
         return re.search("(?i)job not found|no job found", answer.text) is not None
     return answer.status == 404 and _is_of_job_store(answer)
 
 
 def _lacks_route(route: _Route, answer: _Answer) -> bool:
-    """Tell whether the server does not have the route."""
     if answer.status in (404, 405):
         return not _is_of_job_store(answer)
     if route == _REQUESTER and answer.status in (403, 500):
@@ -1891,7 +1870,6 @@ def _runs_on(state: JobState) -> bool:
 
 
 def _has_ended(state: JobState) -> bool:
-    """Tell whether there is nothing left to wait for."""
     return state.is_terminal or _runs_on(state)
 
 
@@ -2021,7 +1999,6 @@ environment, for any server:
 
 
 def _options(argv: list[str] | None) -> Any:
-    """Parse the arguments."""
     import argparse
 
     parser: Any = argparse.ArgumentParser(
