@@ -961,7 +961,7 @@ class _Stream(io.RawIOBase):
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
-        if b"\r\n\r\n" in received:  # the end of a 100 Continue: other headers follow
+        if b"\r\n\r\n" in received:  # other headers follow only after those of a 100 Continue
             self._head_size = 0
 
     def go_on_with_body(self, may_end: bool) -> None:
@@ -1007,7 +1007,7 @@ class _Connection(contextlib.ExitStack):
         super().__init__()
         self.deadline = deadline
         self._sock = _dial(peer, deadline)
-        self.callback(lambda: self._sock.close())  # the one that it is then
+        self.callback(lambda: self._sock.close())  # or the one that TLS puts in its place
 
     def send(self, data: bytes) -> None:
         self._sock.settimeout(_seconds_left(self.deadline))
@@ -1039,7 +1039,7 @@ class _Connection(contextlib.ExitStack):
         return self._read_head()
 
     def _read_head(self) -> http.client.HTTPResponse:
-        """Read the status and the headers of a response. Its body is still to come."""
+        """Read the status and the headers of a response, whose body is still to come."""
         stream: Any = _Stream(self.receive_into)
         response = self.enter_context(http.client.HTTPResponse(stream))
         try:
