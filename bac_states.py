@@ -78,8 +78,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# If the release is unknown, 6 to 9 stay numbers: Completed is 7 up to v1.5.1, and 9 since then.
-_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -267,8 +265,11 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
-        """Whether this attempt completed, or has a number that may say so."""
-        return self.state in _MAYBE_COMPLETED
+        """Whether this attempt completed, or may have.
+
+        Its state is 7 or 9 then, and the release unknown: Completed is 7 up to v1.5.1, and 9 since.
+        """
+        return self.state in ("Completed", "7", "9")
 
     @property
     def _program_failed(self) -> bool:
