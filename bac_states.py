@@ -850,7 +850,8 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     parsed = _parse(document)
     answer = _read_answer(parsed)
     job = answer.get("job", {})
-    executions = answer.get("executions")  # None if the server does not list them
+    executions = answer.get("executions")  # None if the newer API does not list them
+    lists_executions = "state" in answer or executions is not None
     if "state" in answer:
         state: JobState = answer["state"]
     elif job.get("id"):
@@ -858,14 +859,15 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
     _check_is_asked(asked, state.job_id, job.get("name", ""))
-    lists_executions = "state" in answer or executions is not None
     raw = parsed if isinstance(document, (bytes, bytearray, str)) else document
     return _Decoded(StateResponse(state, server_version, raw), lists_executions)
 
 
 def _check_is_asked(asked: str, answered_id: str, answered_name: str) -> None:
     """Refuse an answer about another job than the one asked for by id, start of the id or name."""
-    if not asked or not answered_id:  # `decode` asks for none, and v0.3.19 answers without an id
+    if not asked:  # `decode` asks for none
+        return
+    if not answered_id:  # v0.3.19 answers without an id
         return
     is_asked = answered_id.startswith(asked) or answered_name == asked
     if not is_asked:
