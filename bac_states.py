@@ -10,8 +10,8 @@
         print(execution.node_id, execution.state, execution.run_output)
 
 `get` asks once, `wait` asks until the job has ended, `decode` reads an answer that you have
-already. Bad arguments raise ValueError or TypeError; all else that goes wrong is one of these, with
-.message, .status_code, .body, .url and .retry_after:
+already. Bad arguments and variables raise ValueError or TypeError; all else that goes wrong is one
+of these, with .message, .status_code, .body, .url and .retry_after:
 
     SDKError(Exception)                    any other status
      +- BadRequest                         400
@@ -964,7 +964,7 @@ class _Stream(io.RawIOBase):
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
-        if b"\r\n\r\n" in received:  # other headers follow only after those of a 100 Continue
+        if b"\r\n\r\n" in received:  # of a 100 Continue: the next ones are counted anew
             self._head_size = 0
 
     def go_on_with_body(self, may_end: bool) -> None:
@@ -1557,7 +1557,7 @@ def _ask_for_executions(
 
 
 def _refuses_for_good(error: SDKError) -> bool:
-    """Tell whether the server lacks the route, or refuses the question whenever it is asked.
+    """Tell whether the server lacks the route, or would refuse again, as with a 401 or 403.
 
     A 500 counts, too: v1.1.0 to v1.1.3 answer so on the older route to a short id.
     """
@@ -1752,7 +1752,7 @@ def get(
     names, decoding and a TLS handshake that the peer floods cannot be cut short. `headers` are
     added to ours; Connection, Content-Type, User-Agent, Accept-Encoding and those that frame the
     message stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError; for a bad
-    argument ValueError or TypeError, before anything is sent.
+    argument or variable ValueError or TypeError, before anything is sent.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
