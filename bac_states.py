@@ -692,10 +692,10 @@ def _read_state(value: Any) -> JobState:
     if not members:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
         return JobState(state="New")
     if "nodes" in members:
-        executions = members["nodes"]
-        return JobState(state=_derive_job_state(executions), executions=executions)
-    by_shard = members.pop("shards", ())
-    members.setdefault("executions", by_shard)
+        members["executions"] = members.pop("nodes")
+        members["state"] = _derive_job_state(members["executions"])
+    if "shards" in members:
+        members["executions"] = members.pop("shards")
     return JobState(**members)
 
 

@@ -1528,7 +1528,8 @@ def test_an_answer_is_about_the_job_by_id_short_id_or_name_or_about_none(serve):
     for document in by_id + by_newer + by_none:
         assert ask(serve(json_reply(document)), "job-1").raw == document
     for job_id in ("job-2", "job", "JOB-1", "x-job-1", " job-1"):
-        for document in (listed(JobID=job_id), of_job(ID=job_id, Name="another")):
+        with_nodes = {"state": {"JobID": job_id, "Nodes": {}}}
+        for document in (listed(JobID=job_id), of_job(ID=job_id, Name="another"), with_nodes):
             refused(serve(json_reply(document)), DecodeError, request="job-1")
 
 
