@@ -10,8 +10,8 @@
         print(execution.node_id, execution.state, execution.run_output)
 
 `get` asks once, `wait` asks until the job has ended, `decode` reads an answer that you have
-already. Bad arguments and variables raise ValueError or TypeError; all else that goes wrong is one
-of these, with .message, .status_code, .body, .url and .retry_after:
+already. Bad arguments and BACALHAU_ variables raise ValueError or TypeError; all else that goes
+wrong is one of these, with .message, .status_code, .body, .url and .retry_after:
 
     SDKError(Exception)                    any other status
      +- BadRequest                         400
@@ -1752,7 +1752,7 @@ def get(
     names, decoding and a TLS handshake that the peer floods cannot be cut short. `headers` are
     added to ours; Connection, Content-Type, User-Agent, Accept-Encoding and those that frame the
     message stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError; for a bad
-    argument or variable ValueError or TypeError, before anything is sent.
+    argument or BACALHAU_ variable ValueError or TypeError, before anything is sent.
     """
     call = _Call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
