@@ -1008,24 +1008,27 @@ class _Connection(contextlib.ExitStack):
 
     def __init__(self, peer: _Address, deadline: float) -> None:
         super().__init__()
-        self.deadline = deadline
+        self._deadline = deadline
         self._sock = _dial(peer, deadline)
         self.callback(lambda: self._sock.close())  # or the one that TLS puts in its place
 
+    def halve_time_left(self) -> None:
+        self._deadline -= (self._deadline - time.monotonic()) / 2
+
     def send(self, data: bytes) -> None:
-        self._sock.settimeout(_seconds_left(self.deadline))
+        self._sock.settimeout(_seconds_left(self._deadline))
         self._sock.sendall(data)
 
     def receive_into(self, buffer: bytearray | memoryview) -> int:
         """Fill a buffer with what has come, and return its size, 0 at the end."""
-        self._sock.settimeout(_seconds_left(self.deadline))
+        self._sock.settimeout(_seconds_left(self._deadline))
         return self._sock.recv_into(buffer)
 
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Go on by TLS with the server of this name."""
         # Python ends the handshake as a whole after this time, unless the peer floods it with
         # messages that OpenSSL skips.
-        self._sock.settimeout(_seconds_left(self.deadline))
+        self._sock.settimeout(_seconds_left(self._deadline))
         self._sock = context.wrap_socket(self._sock, server_hostname=name)
 
     def request(
@@ -1161,8 +1164,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                left = deadline - time.monotonic()
-                connection.deadline -= left / 2  # that half is for the other routes
+                connection.halve_time_left()  # the other routes need some, too
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
