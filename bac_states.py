@@ -1550,12 +1550,15 @@ def _ask_for_executions(
             if _refuses_for_good(error):
                 continue
             raise
-        # Only the newer API tells why a job failed, and its type, by which a wait may end.
-        status = response.state.status or incomplete.state.status
-        job_type = incomplete.state.job_type
-        state = dataclasses.replace(response.state, status=status, job_type=job_type)
-        return dataclasses.replace(response, state=state)
+        return _with_newer_details(response, incomplete.state)
     return incomplete
+
+
+def _with_newer_details(older: StateResponse, newer: JobState) -> StateResponse:
+    """Add what only the newer API tells: why a job failed, and its type, which can end a wait."""
+    status = older.state.status or newer.status
+    state = dataclasses.replace(older.state, status=status, job_type=newer.job_type)
+    return dataclasses.replace(older, state=state)
 
 
 def _refuses_for_good(error: SDKError) -> bool:
