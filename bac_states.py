@@ -423,7 +423,7 @@ def _object_reader(
     found_before: dict[tuple[str, ...], list[Any]] = {}  # objects of a kind have the same names
 
     def find_known(names: tuple[str, ...]) -> list[Any]:
-        """Find the known members, the last one first: its name, field, plain type and reader."""
+        """Find the known members, the last one first: name, field, plain type, reader of each."""
         known = []
         for name in reversed(names):
             field = fields.get(_folded(name))
@@ -933,10 +933,10 @@ def _seconds_left(deadline: float) -> float:
 
 
 class _Stream(io.RawIOBase):
-    """What a connection receives, as a file and in the place of a socket.
+    """What a connection receives, as a file. It checks two things.
 
-    http.client takes headers or a trailer that were cut off for complete. So the connection's end
-    is an OSError here, except in a body that ends with it.
+    Headers must not be long. And the connection must not end, except in a body that ends with it:
+    http.client would take headers or a trailer that were cut off for complete.
     """
 
     def __init__(self, receive_into: Callable[[Any], int]) -> None:
@@ -945,7 +945,8 @@ class _Stream(io.RawIOBase):
         self._head_size = 0
         self._may_end = False
 
-    def makefile(self, mode: str) -> io.BufferedReader:  # all that HTTPResponse asks of a socket
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Stand in for a socket, of which HTTPResponse asks nothing else."""
         return io.BufferedReader(self, 8192)
 
     def readable(self) -> bool:
