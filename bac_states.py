@@ -1525,7 +1525,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
     while untried:
         route = untried.pop(0)
         try:
-            decoded = _ask_on(call, route, deadline)
+            decoded = _ask_on(call, route, call.request.job_id, deadline)
         except _MissingRoute as refusal:
             missing.append((route, refusal))
             continue
@@ -1546,7 +1546,8 @@ def _ask_for_executions(
     """
     for route in untried:
         try:
-            response = _ask_on(call, route, deadline).response
+            # By its whole id, since older routes know no names, and some no short ids.
+            response = _ask_on(call, route, incomplete.state.job_id, deadline).response
         except SDKError as error:
             if _refuses_for_good(error):
                 continue
@@ -1563,27 +1564,24 @@ def _with_newer_details(older: StateResponse, newer: JobState) -> StateResponse:
 
 
 def _refuses_for_good(error: SDKError) -> bool:
-    """Tell whether the server lacks the route, or would refuse again, as with a 401 or 403.
-
-    A 500 counts, too: v1.1.0 to v1.1.3 answer so on the older route to a short id.
-    """
+    """Tell whether the server lacks the route, or would refuse again, as with a 401 or a 500."""
     if isinstance(error, (TransportError, DecodeError)):  # it did not refuse
         return False
     return not _is_temporary(error)
 
 
-def _ask_on(call: _Call, route: _Route, deadline: float) -> _Decoded:
+def _ask_on(call: _Call, route: _Route, job_id: str, deadline: float) -> _Decoded:
     """Ask on one route. A refusal is raised, as a `_MissingRoute` if the route is missing."""
-    answer = _send(call, route, deadline)
+    answer = _send(call, route, job_id, deadline)
     if answer.status == 200:
-        return _decode_answer(call, answer)
+        return _decode_answer(call, answer, job_id)
     raise _bad_answer(call, _refusal_kind(route, answer), answer, _refusal_text(answer))
 
 
-def _send(call: _Call, route: _Route, deadline: float) -> _Answer:
+def _send(call: _Call, route: _Route, job_id: str, deadline: float) -> _Answer:
     """Send the question, and return the answer, whatever it says."""
-    path = route.path(call.request.job_id)
-    asked = {"client_id": call.request.client_id, "job_id": call.request.job_id}
+    path = route.path(job_id)
+    asked = {"client_id": call.request.client_id, "job_id": job_id}
     data = json.dumps(asked).encode() if route.method == "POST" else b""
     # Our error is raised outside the handler: within it, even `from None` would keep the caught one
     # as its context, secrets and all.
@@ -1624,10 +1622,10 @@ def _network_text(error: Exception, timeout: float) -> str:
     return text
 
 
-def _decode_answer(call: _Call, answer: _Answer) -> _Decoded:
+def _decode_answer(call: _Call, answer: _Answer, job_id: str) -> _Decoded:
     version = answer.headers.get("X-Bacalhau-Git-Version", "").strip()
     try:
-        return _decode(answer.body, version, call.request.job_id)
+        return _decode(answer.body, version, job_id)
     except _DECODING_ERRORS as caught:
         error = caught  # ours is raised below, as in `_send`
     why = f"not a job's state: {error}"

@@ -1954,6 +1954,8 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
         server = serve(jobs=without, requester=[job_is("New", NEWER_JOB), job_is(job_id=NEWER_JOB)])
         assert wait_for(server, NEWER_JOB).state.succeeded
         assert server.asked == ["jobs", "requester", "jobs", "requester"]
+        assert ask(server, NEWER_JOB[:10]).state.state == "Completed"  # by the whole id, then
+        assert json.loads(server.asked_by("requester")[-1].body)["job_id"] == NEWER_JOB
     for name in ("Items", "Executions"):  # as Go writes an empty list
         server = serve(jobs=json_reply({**job, "Executions": {name: None}}), requester=job_is())
         assert ask(server, NEWER_JOB).state == JobState(NEWER_JOB, "InProgress")
