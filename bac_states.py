@@ -1836,11 +1836,9 @@ class _Progress:
         if self.error:
             self.say("the server answers again")
         state = response.state
-        if self.response is None:
-            is_news = not _has_ended(state)  # if it has ended, the answer itself tells it
-        else:
-            is_news = state.state != self.response.state.state
-        if is_news:
+        known = self.response.state.state if self.response else None
+        is_only_answer = known is None and _has_ended(state)  # which is printed at once
+        if state.state != known and not is_only_answer:
             self.say(self.hide(f"{self.job_id}: {_state_word(state)}"))
         self.response = response
         self.error = None
