@@ -267,7 +267,7 @@ class ExecutionState:
     def _may_be_completed(self) -> bool:
         """Whether this attempt completed, or may have.
 
-        Its state is 7 or 9 then, and the release unknown: Completed is 7 up to v1.5.1, and 9 since.
+        A number comes from an unknown release: Completed is 7 up to v1.5.1, and 9 since then.
         """
         return self.state in ("Completed", "7", "9")
 
@@ -915,7 +915,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 # step ends by a deadline, a time on the clock of `time.monotonic`; the look-up of a name does not,
 # nor a handshake that the peer floods.
 
-# This method is not documented. If it goes away or wants arguments, the import fails.
+# How a response is made and begun is not documented. If `begin` goes away or wants arguments, the
+# import fails; if a response asks its socket for more than a file, the first question does.
 inspect.signature(http.client.HTTPResponse.begin).bind(None)
 
 _TOO_LARGE = "the answer is over 16 MiB"
@@ -976,6 +977,7 @@ class _Stream(io.RawIOBase):
 
 def _is_framed(headers: http.client.HTTPMessage) -> bool:
     """Tell whether a body has a length or comes in chunks. If not, it ends with the connection."""
+    # http.client takes an empty Transfer-Encoding for none.
     return "Content-Length" in headers or bool(headers.get("Transfer-Encoding"))
 
 
@@ -1014,6 +1016,7 @@ class _Connection(contextlib.ExitStack):
         self.callback(lambda: self._sock.close())  # or the one that TLS puts in its place
 
     def halve_time_left(self) -> None:
+        """Leave the other half to the other routes."""
         self._deadline -= (self._deadline - time.monotonic()) / 2
 
     def send(self, data: bytes) -> None:
@@ -1165,7 +1168,7 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.halve_time_left()  # the other routes need some, too
+                connection.halve_time_left()
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1399,8 +1402,10 @@ def _spellings(secret: str) -> set[str]:
         as_json.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"),  # in Go
         as_ascii,  # a\"\u00e9/& in Python
         as_ascii.replace("/", r"\/"),  # a\"\u00e9\/& in PHP
-        secret.encode("latin-1").decode("utf-8", "replace"),  # a body in Latin-1, read as UTF-8
-        secret.encode("utf-8").decode("latin-1"),  # a header in UTF-8, read as Latin-1
+        secret.encode("latin-1").decode(
+            "utf-8", "replace"
+        ),  # a"\ufffd/&: in Latin-1, read as UTF-8
+        secret.encode("utf-8").decode("latin-1"),  # a"Ã©/&: in UTF-8, read as Latin-1
     }
 
 
@@ -1514,7 +1519,7 @@ def _is_temporary(error: SDKError) -> bool:
     """Tell whether the same question may succeed later."""
     if isinstance(error, TransportError):
         return not error._is_untrusted
-    return error.status_code in {408, 425, 429, *range(502, 600)}
+    return error.status_code in {408, 425, 429, *range(502, 600)}  # a 500 is about the job
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
