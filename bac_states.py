@@ -1402,10 +1402,8 @@ def _spellings(secret: str) -> set[str]:
         as_json.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"),  # in Go
         as_ascii,  # a\"\u00e9/& in Python
         as_ascii.replace("/", r"\/"),  # a\"\u00e9\/& in PHP
-        secret.encode("latin-1").decode(
-            "utf-8", "replace"
-        ),  # a"\ufffd/&: in Latin-1, read as UTF-8
-        secret.encode("utf-8").decode("latin-1"),  # a"Ã©/&: in UTF-8, read as Latin-1
+        secret.encode("latin-1").decode("utf-8", "replace"),  # a"\ufffd/&: Latin-1 read as UTF-8
+        secret.encode("utf-8").decode("latin-1"),  # a"Ã©/&: UTF-8 read as Latin-1
     }
 
 
