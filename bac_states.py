@@ -850,12 +850,13 @@ def _decode(document: object, server_version: str, asked: str = "") -> _Decoded:
     parsed = _parse(document)
     answer = _read_answer(parsed)
     job = answer.get("job", {})
-    executions = answer.get("executions")  # None if the newer API does not list them
-    lists_executions = "state" in answer or executions is not None
     if "state" in answer:
         state: JobState = answer["state"]
+        lists_executions = True
     elif job.get("id"):
+        executions = answer.get("executions")  # None up to v1.2.1
         state = _from_newer_job(job, executions or (), _execution_words(server_version))
+        lists_executions = executions is not None
     else:
         raise _Mismatch("it has no state, and no Job with an ID")
     _check_is_asked(asked, state.job_id, job.get("name", ""))
