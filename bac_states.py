@@ -694,8 +694,8 @@ def _read_state(value: Any) -> JobState:
     if "nodes" in members:
         members["executions"] = members.pop("nodes")
         members["state"] = _derive_job_state(members["executions"])
-    if "shards" in members:
-        members["executions"] = members.pop("shards")
+    by_shard = members.pop("shards", ())
+    members["executions"] = members.get("executions") or by_shard
     return JobState(**members)
 
 

@@ -1056,6 +1056,8 @@ def test_what_has_not_happened_yet_may_be_null_empty_or_absent():
     for empty in ({}, {"Executions": []}, {"Shards": {}}, {"Shards": {"0": {}}}):
         document = {"state": {"JobID": "j", "State": "Queued", **empty}}
         assert decoded(document) == JobState("j", "Queued")
+    listed_too = {"state": {"JobID": "j", "Executions": [{"NodeId": "n"}], "Shards": {}}}
+    assert executions_of(listed_too) == (ExecutionState("n"),)
     for absent in ({}, {"Executions": None}, {"Executions": {}}, {"Executions": {"Items": []}}):
         assert decoded({"Job": {"ID": "j"}, **absent}) == JobState("j")
 
