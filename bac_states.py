@@ -967,7 +967,7 @@ class _Stream(io.RawIOBase):
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
-        if b"\r\n\r\n" in received:  # of a 100 Continue: the next ones are counted anew
+        if b"\r\n\r\n" in received:  # they have ended; only after a 100 Continue others follow
             self._head_size = 0
 
     def go_on_with_body(self, may_end: bool) -> None:
