@@ -1459,7 +1459,8 @@ class _Route(NamedTuple):
 
     def path(self, job_id: str) -> str:
         """Return the path for a job, with its id as Go writes it."""
-        return self.template.format(urllib.parse.quote(job_id, safe="$&+,:;=@"))
+        # An id that a server sent may hold half a surrogate pair, which has no UTF-8.
+        return self.template.format(urllib.parse.quote(job_id, "$&+,:;=@", errors="replace"))
 
 
 _REQUESTER = _Route("POST", "/requester/states")  # v0.3.17 to v1.3.2

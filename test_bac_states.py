@@ -1958,6 +1958,8 @@ def test_a_job_without_its_executions_counts_only_if_no_other_route_answers(serv
         assert server.asked == ["jobs", "requester", "jobs", "requester"]
         assert ask(server, NEWER_JOB[:10]).state.state == "Completed"  # by the whole id, then
         assert json.loads(server.asked_by("requester")[-1].body)["job_id"] == NEWER_JOB
+    odd = json_reply({"Job": {"ID": f"{NEWER_JOB}\ud800"}})  # half a pair, which has no UTF-8
+    assert ask(serve(GONE, jobs=odd), NEWER_JOB).state.state == ""
     for name in ("Items", "Executions"):  # as Go writes an empty list
         server = serve(jobs=json_reply({**job, "Executions": {name: None}}), requester=job_is())
         assert ask(server, NEWER_JOB).state == JobState(NEWER_JOB, "InProgress")
