@@ -2031,6 +2031,8 @@ def _options(argv: list[str] | None) -> Any:
     add("--demo", action="store_true", help="ask a server of its own about an example")
     options = parser.parse_args(argv)
     options.wait |= options.wait_timeout is not None
+    if options.demo and options.server is not None:
+        parser.error("--demo has a server of its own, so it takes no --server")
     if options.job_id is None and options.demo:
         options.job_id = _DEMO_JOB
     if options.job_id is None:

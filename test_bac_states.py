@@ -3125,11 +3125,17 @@ def test_the_demo_goes_past_any_proxy_and_environment_and_leaves_no_thread(capsy
         monkeypatch.setenv(name, DEAD)
     set_environment(monkeypatch, HOST="h.test", KEY="key", USERNAME="me", TLS_USETLS="nonsense")
     before = set(threading.enumerate())
-    options = "--demo --server http://h.test --wait --wait-timeout 5"
-    assert command(capsys, *options.split()) == (0, DEMO_TABLE, "")
+    assert command(capsys, "--demo", "--wait", "--wait-timeout", "5") == (0, DEMO_TABLE, "")
     for thread in set(threading.enumerate()) - before:
         thread.join(IN_TIME)
         assert not thread.is_alive()
+
+
+def test_the_demo_takes_no_server(capsys):
+    with pytest.raises(SystemExit) as caught:
+        bac_states.main(["--demo", "--server", "http://127.0.0.1:1"])
+    assert caught.value.code == 2
+    assert "--demo has a server of its own" in capsys.readouterr().err
 
 
 def test_a_demo_without_a_port_says_that(capsys, monkeypatch):
