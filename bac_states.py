@@ -1193,15 +1193,15 @@ _FRAMING = {"Content-Length", "Expect", "Te", "Trailer", "Transfer-Encoding", "U
 _HEADER_VALUE = r"[\t -~\xa0-\xff]*"  # one line of Latin-1
 
 
-def _usable_request(name: str, request: str | StateRequest) -> StateRequest:
+def _usable_request(request: str | StateRequest) -> StateRequest:
     """Check a request, and drop the blanks that files leave around a job id."""
     if not isinstance(request, StateRequest):
         request = StateRequest(request)
     if not isinstance(request.job_id, str) or not isinstance(request.client_id, str):
-        raise TypeError(f"{name} and client_id have to be text")
+        raise TypeError("job_id and client_id have to be text")
     job_id = request.job_id.strip()
     if not 1 <= len(job_id) <= 1000 or not job_id.isprintable() or job_id in (".", ".."):
-        raise ValueError(f"{name} has to be 1 to 1000 printable characters, and not . or ..")
+        raise ValueError("job_id has to be 1 to 1000 printable characters, and not . or ..")
     if len(request.client_id) > 1000:
         raise ValueError("client_id has to be 1000 characters at the most")
     return StateRequest(job_id, request.client_id)
@@ -1484,7 +1484,7 @@ class _Call:
         context: ssl.SSLContext | None = None,
         shares_environment: bool = False,
     ) -> None:
-        self.request = _usable_request("job_id", request)
+        self.request = _usable_request(request)
         self.timeout = _usable_seconds("timeout", timeout)
         own_headers = _usable_headers(headers)
         proxy_authorization = own_headers.pop("Proxy-Authorization", None)  # for a proxy alone
@@ -2008,6 +2008,10 @@ environment, for any server:
 """
 
 
+# How the command spells arguments of `get`, with whose names their errors begin.
+_OPTION_NAMES = {"job_id": "JOB_ID", "server_url": "--server", "timeout": "--timeout"}
+
+
 def _options(argv: list[str] | None) -> Any:
     import argparse
 
@@ -2042,22 +2046,18 @@ def _options(argv: list[str] | None) -> Any:
 
 def _fetch(options: Any) -> StateResponse:
     """Ask the demo's server or the one that is named: once or, with --wait, until the job ends."""
-    # `_Call` checks these, too, but its errors name the arguments of `get`.
-    request = _usable_request("JOB_ID", options.job_id)
-    timeout = _usable_seconds("--timeout", options.timeout)
     limit = _NO_LIMIT
     if options.wait_timeout is not None:
         limit = _usable_seconds("--wait-timeout", options.wait_timeout)
-    if options.server is not None:
-        _usable_url("--server", options.server)
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
         # Unlike a server that is named in code, one that is named here gets the environment's
         # credentials: both come from the same person.
-        call = _Call(request, url, timeout, shares_environment=not options.demo)
+        shares_environment = not options.demo
+        call = _Call(options.job_id, url, options.timeout, shares_environment=shares_environment)
         if options.wait:
             return _wait(call, limit, say=_say)
-        return _ask(call, timeout)
+        return _ask(call, call.timeout)
 
 
 def _format(response: StateResponse, options: Any) -> str:
@@ -2171,7 +2171,8 @@ def main(argv: list[str] | None = None) -> int:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
-        _say(str(error))
+        argument, _, problem = str(error).partition(" ")  # "timeout has to be ..."
+        _say(f"{_OPTION_NAMES.get(argument, argument)} {problem}")
         return 2
     # That the answer cannot be printed outweighs what the job did.
     return _print(_format(response, options)) or code
