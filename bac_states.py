@@ -690,16 +690,15 @@ _read_state_members = _object_reader(_STATE_READERS)
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    if value and not _has_any(value, _STATE_READERS):  # {"Foo": 1}
-        raise _Mismatch("nothing in it belongs to a job's state")
-    if not members:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
-        return JobState(state="New")
-    if "nodes" in members:
-        members["executions"] = members.pop("nodes")
-        members["state"] = _derive_job_state(members["executions"])
+    if not members:
+        if value and not _has_any(value, _STATE_READERS):  # {"Foo": 1}
+            raise _Mismatch("nothing in it belongs to a job's state")
+        return JobState(state="New")  # {} or {"Nodes": null}, up to v0.3.19: no node has it yet
+    nodes = members.pop("nodes", None)
     by_shard = members.pop("shards", ())
-    members["executions"] = members.get("executions") or by_shard
-    return JobState(**members)
+    if nodes is not None:
+        return JobState(**{**members, "executions": nodes, "state": _derive_job_state(nodes)})
+    return JobState(**{**members, "executions": members.get("executions") or by_shard})
 
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
@@ -710,19 +709,19 @@ def _read_state(value: Any) -> JobState:
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_type_and_params = _object_reader({"type": _read_text, "params": _typed(dict)})
+_read_type = _object_reader({"type": _read_text})
+_read_s3_params = _object_reader({"params": _read_s3})
+_read_other_params = _object_reader({"params": _read_storage})
 
 
 def _read_result(value: Any) -> StorageSpec:
-    """Read where the results are: first their Type, which says how to read the Params."""
-    result = _read_type_and_params(value)
-    source = result.get("type", "")
-    params = result.get("params", {})  # as they came
+    """Read where the results are. Their Type says how to read the Params."""
+    source = _read_type(value).get("type", "")
     if not source:  # nothing was published
         return StorageSpec()
     if source.lower() == "s3":
-        return StorageSpec(source, s3=_read_at("Params", _read_s3, params))
-    storage: StorageSpec = _read_at("Params", _read_storage, params)
+        return StorageSpec(source, s3=_read_s3_params(value).get("params", S3StorageSpec()))
+    storage: StorageSpec = _read_other_params(value).get("params", StorageSpec())
     return dataclasses.replace(storage, storage_source=source)
 
 
