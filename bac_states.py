@@ -78,6 +78,8 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
+# A number comes from a server of unknown release: 7 is Completed up to v1.5.1, 9 since then.
+_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -265,11 +267,7 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
-        """Whether this attempt completed, or may have.
-
-        A number comes from an unknown release: Completed is 7 up to v1.5.1, and 9 since then.
-        """
-        return self.state in ("Completed", "7", "9")
+        return self.state in _MAYBE_COMPLETED
 
     @property
     def _program_failed(self) -> bool:
