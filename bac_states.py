@@ -959,15 +959,18 @@ class _Stream(io.RawIOBase):
         if size == 0 and not self._may_end:
             raise OSError("the answer was cut short")
         if self._is_in_head:
-            self._check_headers(bytes(buffer[:size]))
+            self._count_head(bytes(buffer[:size]))
         return size
 
-    def _check_headers(self, received: bytes) -> None:
-        """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time."""
+    def _count_head(self, received: bytes) -> None:
+        """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time.
+
+        What came of the body with them counts, too.
+        """
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
-        if b"\r\n\r\n" in received:  # they have ended; only after a 100 Continue others follow
+        if b"\r\n\r\n" in received:  # if others follow, these were those of a 100 Continue
             self._head_size = 0
 
     def go_on_with_body(self, may_end: bool) -> None:
@@ -1012,28 +1015,24 @@ class _Connection(contextlib.ExitStack):
 
     def __init__(self, peer: _Address, deadline: float) -> None:
         super().__init__()
-        self._deadline = deadline
+        self.deadline = deadline
         self._sock = _dial(peer, deadline)
         self.callback(lambda: self._sock.close())  # or the one that TLS puts in its place
 
-    def halve_time_left(self) -> None:
-        """Leave the other half to the other routes."""
-        self._deadline -= (self._deadline - time.monotonic()) / 2
-
     def send(self, data: bytes) -> None:
-        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.settimeout(_seconds_left(self.deadline))
         self._sock.sendall(data)
 
     def receive_into(self, buffer: bytearray | memoryview) -> int:
         """Fill a buffer with what has come, and return its size, 0 at the end."""
-        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.settimeout(_seconds_left(self.deadline))
         return self._sock.recv_into(buffer)
 
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Go on by TLS with the server of this name."""
         # Python ends the handshake as a whole after this time, unless the peer floods it with
         # messages that OpenSSL skips.
-        self._sock.settimeout(_seconds_left(self._deadline))
+        self._sock.settimeout(_seconds_left(self.deadline))
         self._sock = context.wrap_socket(self._sock, server_hostname=name)
 
     def request(
@@ -1169,7 +1168,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                connection.halve_time_left()
+                # Its body may take half of the time: the other half is for the other routes.
+                connection.deadline = (time.monotonic() + deadline) / 2
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
