@@ -1542,22 +1542,22 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
 
 
 def _ask_for_executions(
-    call: _Call, incomplete: StateResponse, untried: list[_Route], deadline: float
+    call: _Call, incomplete: StateResponse, others: list[_Route], deadline: float
 ) -> StateResponse:
     """Ask the other routes for the executions, which the newer API does not list up to v1.2.1.
 
     Without them a Completed job counts as a success, even if its program failed. So the incomplete
-    answer is returned only if each of these routes refuses for good.
+    answer is returned only if all of them refuse for good; any other error is raised.
     """
-    for route in untried:
+    for route in others:
         try:
             # By its whole id, since older routes know no names, and some no short ids.
             response = _ask_on(call, route, incomplete.state.job_id, deadline).response
         except SDKError as error:
-            if _refuses_for_good(error):
-                continue
-            raise
-        return _with_newer_details(response, incomplete.state)
+            if not _refuses_for_good(error):
+                raise
+        else:
+            return _with_newer_details(response, incomplete.state)
     return incomplete
 
 
@@ -1676,12 +1676,16 @@ def _lacks_job(answer: _Answer) -> bool:
     return answer.status == 404 and _is_of_job_store(answer)
 
 
+def _lacks_capability(answer: _Answer) -> bool:
+    """Tell whether the user may not do this (v1.7.0 and later)."""
+    return answer.status in (403, 500) and "capability" in answer.text
+
+
 def _lacks_route(route: _Route, answer: _Answer) -> bool:
     if answer.status in (404, 405):
         return not _is_of_job_store(answer)
-    if route == _REQUESTER and answer.status in (403, 500):
-        # Servers with users (v1.7.0+) check a user's capabilities before they look for the route.
-        return "capability" in answer.text
+    if route == _REQUESTER and _lacks_capability(answer):  # servers check the user before the route
+        return True
     return answer.status == 410
 
 
@@ -1842,8 +1846,10 @@ class _Progress:
             self.say("the server answers again")
         state = response.state
         known = self.response.state.state if self.response else None
-        is_only_answer = known is None and _has_ended(state)  # which is printed at once
-        if state.state != known and not is_only_answer:
+        is_news = state.state != known
+        if known is None and _has_ended(state):
+            is_news = False  # the answer itself follows at once
+        if is_news:
             self.say(self.hide(f"{self.job_id}: {_state_word(state)}"))
         self.response = response
         self.error = None
