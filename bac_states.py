@@ -935,10 +935,10 @@ def _seconds_left(deadline: float) -> float:
 
 
 class _Stream(io.RawIOBase):
-    """What a connection receives, as a file. It checks two things.
+    """What a connection receives, as a file.
 
-    Headers must not be long. And the connection must not end, except in a body that ends with it:
-    http.client would take headers or a trailer that were cut off for complete.
+    Until `go_on_with_body` it limits the size of the headers. The connection must not end before
+    the answer does: http.client would take headers or a trailer that were cut off for complete.
     """
 
     def __init__(self, receive_into: Callable[[Any], int]) -> None:
@@ -1010,14 +1010,18 @@ def _connected(sock: socket.socket, address: Any, seconds: float) -> socket.sock
     return sock
 
 
-class _Connection(contextlib.ExitStack):
-    """A connection whose every step ends by its deadline. It closes all that it opened."""
+class _Connection:
+    """A connection whose every step ends by its deadline."""
 
     def __init__(self, peer: _Address, deadline: float) -> None:
-        super().__init__()
         self.deadline = deadline
         self._sock = _dial(peer, deadline)
-        self.callback(lambda: self._sock.close())  # or the one that TLS puts in its place
+        self._responses: list[http.client.HTTPResponse] = []
+
+    def close(self) -> None:
+        for response in self._responses:
+            response.close()
+        self._sock.close()
 
     def send(self, data: bytes) -> None:
         self._sock.settimeout(_seconds_left(self.deadline))
@@ -1051,7 +1055,8 @@ class _Connection(contextlib.ExitStack):
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response, whose body is still to come."""
         stream: Any = _Stream(self.receive_into)
-        response = self.enter_context(http.client.HTTPResponse(stream))
+        response = http.client.HTTPResponse(stream)
+        self._responses.append(response)
         try:
             response.begin()
         except (TypeError, ValueError) as error:  # the email package's, for odd Content-Types
@@ -1157,12 +1162,15 @@ class _Server:
         """Send a request and return the answer."""
         url = self.address.geturl() + path
         target = self.address.path + path
-        if self.proxy and self.address.scheme == "http":
+        is_https = self.address.scheme == "https"
+        if self.proxy and not is_https:
             target = url  # the proxy has to know the server, too (RFC 9112, 3.2.2)
             headers = {**headers, **self.proxy.headers}
         peer = self.proxy.address if self.proxy else self.address
-        with _Connection(peer, deadline) as connection:
-            if self.address.scheme == "https":
+        with contextlib.closing(_Connection(peer, deadline)) as connection:
+            if self.proxy and is_https:
+                self.proxy.open_tunnel(connection, self.address)
+            if is_https:
                 self._start_tls(connection)
             response = connection.request(method, target, headers, body)
             if response.status == 200:
@@ -1174,9 +1182,6 @@ class _Server:
         return _Answer(url, response.status, response.reason, response.headers, content)
 
     def _start_tls(self, connection: _Connection) -> None:
-        """Go on by TLS, through a tunnel if there is a proxy."""
-        if self.proxy:
-            self.proxy.open_tunnel(connection, self.address)
         self.context = self.context or ssl.create_default_context()  # 16 ms, so do it once
         connection.start_tls(self.context, (self.address.hostname or "").rstrip("."))
 
