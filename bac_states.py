@@ -1221,6 +1221,12 @@ def _usable_seconds(name: str, seconds: float) -> float:
     return float(min(seconds, 1e9))
 
 
+def _usable_context(context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise TypeError("ssl_context has to be an ssl.SSLContext")
+    return context
+
+
 def _usable_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """Check a caller's headers, and spell their names as ours are, so that both can be merged.
 
@@ -1473,6 +1479,13 @@ _NEWER_API = _Route("GET", "/api/v1/orchestrator/jobs/{}?include=executions")  #
 _OLDEST = _Route("POST", "/states")  # v0.2.0 to v0.3.16
 
 
+def _routes(job_id: str) -> list[_Route]:
+    """Return the routes in the order in which to ask them."""
+    if job_id.startswith("j-"):  # the newer API gave it out
+        return [_NEWER_API, _REQUESTER, _OLDEST]
+    return [_REQUESTER, _NEWER_API, _OLDEST]
+
+
 class _Call:
     """All that a caller can choose, checked.
 
@@ -1493,8 +1506,7 @@ class _Call:
         self.timeout = _usable_seconds("timeout", timeout)
         own_headers = _usable_headers(headers)
         proxy_authorization = own_headers.pop("Proxy-Authorization", None)  # for a proxy alone
-        if context is not None and not isinstance(context, ssl.SSLContext):
-            raise TypeError("ssl_context has to be an ssl.SSLContext")
+        context = _usable_context(context)
 
         address = _environment_server() if url is None else _usable_url("server_url", url)
         credentials: dict[str, str] = {}
@@ -1508,12 +1520,7 @@ class _Call:
         self.headers = {"Host": address.netloc, **credentials, **own_headers, **_OUR_HEADERS}
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets({**self.headers, **proxy_headers})
-        self.routes = [_REQUESTER, _NEWER_API, _OLDEST]  # in the order in which to ask them
-        if self.request.job_id.startswith("j-"):  # an id of the newer API
-            self.prefer(_NEWER_API)
-
-    def prefer(self, route: _Route) -> None:
-        self.routes = [route, *(other for other in self.routes if other != route)]
+        self.routes = _routes(self.request.job_id)
 
 
 class _MissingRoute(SDKError):
@@ -1540,7 +1547,8 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             missing.append((route, refusal))
             continue
         if decoded.lists_executions:
-            call.prefer(route)
+            call.routes.remove(route)
+            call.routes.insert(0, route)  # a wait asks there first from now on
             return decoded.response
         return _ask_for_executions(call, decoded.response, untried, deadline)
     raise _no_route(call, missing) from missing[-1][1]
