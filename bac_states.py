@@ -1446,15 +1446,16 @@ class _Secrets:
             text = text.replace(secret, "***")
         return text
 
-    def safe_cause(self, error: Exception) -> Exception | None:
-        """Return an error as the cause of ours, or None if a traceback of it would tell a secret.
+    def safe_cause(self, error: Exception, document: str = "") -> Exception | None:
+        """Return an error as the cause of ours, or None if it would tell a secret.
 
-        A traceback tells its message, and those of its own causes.
+        A traceback tells its message, and those of its own causes. An error of json or of a codec
+        keeps the document.
         """
         import traceback  # only errors need it
 
         told = "".join(traceback.format_exception(type(error), error, None))
-        return None if self.occur_in(told) else error
+        return None if self.occur_in(told + document) else error
 
 
 # ---------------------------------------------------------------------------------------- asking
@@ -1648,9 +1649,7 @@ def _decode_answer(call: _Call, answer: _Answer, job_id: str) -> _Decoded:
         error = caught  # ours is raised below, as in `_send`
     why = f"not a job's state: {error}"
     path = call.secrets.hide(getattr(error, "path", ""))
-    # An error of json or of a codec keeps the document.
-    has_secret = call.secrets.occur_in(answer.text)
-    cause = None if has_secret else call.secrets.safe_cause(error)
+    cause = call.secrets.safe_cause(error, answer.text)
     raise _bad_answer(call, DecodeError, answer, why, path=path) from cause
 
 
