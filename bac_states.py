@@ -141,7 +141,7 @@ class JobNotFound(InternalServerError):
 class TransportError(SDKError, OSError):
     """No complete answer: DNS, refused, reset, TLS, proxy, not HTTP, cut short, too large."""
 
-    _is_untrusted = False  # whether the reason is an untrusted certificate
+    _is_untrusted = False  # True if the server's certificate is not trusted: waiting is no help
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -1528,11 +1528,14 @@ class _MissingRoute(SDKError):
     """A refusal because the server does not have the route."""
 
 
+_TEMPORARY = {408, 425, 429, *range(502, 600)}  # a 500 is about the job
+
+
 def _is_temporary(error: SDKError) -> bool:
     """Tell whether the same question may succeed later."""
     if isinstance(error, TransportError):
         return not error._is_untrusted
-    return error.status_code in {408, 425, 429, *range(502, 600)}  # a 500 is about the job
+    return error.status_code in _TEMPORARY
 
 
 def _ask(call: _Call, seconds: float) -> StateResponse:
@@ -1568,7 +1571,8 @@ def _ask_for_executions(
             # By its whole id, since older routes know no names, and some no short ids.
             response = _ask_on(call, route, incomplete.state.job_id, deadline).response
         except SDKError as error:
-            if not _refuses_for_good(error):
+            has_refused = error.status_code not in (None, 200)
+            if not has_refused or _is_temporary(error):
                 raise
         else:
             return _with_newer_details(response, incomplete.state)
@@ -1580,13 +1584,6 @@ def _with_newer_details(older: StateResponse, newer: JobState) -> StateResponse:
     status = older.state.status or newer.status
     state = dataclasses.replace(older.state, status=status, job_type=newer.job_type)
     return dataclasses.replace(older, state=state)
-
-
-def _refuses_for_good(error: SDKError) -> bool:
-    """Tell whether the server lacks the route, or would refuse again, as with a 401 or a 500."""
-    if isinstance(error, (TransportError, DecodeError)):  # it did not refuse
-        return False
-    return not _is_temporary(error)
 
 
 def _ask_on(call: _Call, route: _Route, job_id: str, deadline: float) -> _Decoded:
