@@ -417,35 +417,31 @@ def _object_reader(
     `readers` has a reader for each field. A member that is unknown or null is left out. Of a
     field's spellings the last counts, as in Go.
     """
-    fields = {_folded(field): field for field in readers}
-
+    by_folded = {_folded(field): (field, read) for field, read in readers.items()}
     known_before: dict[tuple[str, ...], list[Any]] = {}  # objects of a kind have the same names
 
     def find_known(names: tuple[str, ...]) -> list[Any]:
         """Return the name, the field and the reader of each known member, the last one first."""
-        matches = [(name, fields.get(_folded(name), "")) for name in reversed(names)]
-        known = [(name, field, readers[field]) for name, field in matches if field]
-        if len(known_before) < 100 and len("".join(names)) < 2000:  # a server may invent names
-            known_before[names] = known
-        return known
+        known = [name for name in reversed(names) if _folded(name) in by_folded]
+        return [(name, *by_folded[_folded(name)]) for name in known]
 
     def read_object(value: Any) -> Any:
         if value is None:
             value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _wrong_type("dict", value)
-        found: dict[str, Any] = {}
         names = tuple(value)
-        for name, field, read in known_before.get(names) or find_known(names):
+        known = known_before.get(names)
+        if known is None:
+            known = find_known(names)
+            if len(known_before) < 100 and len("".join(names)) < 2000:  # a server may invent names
+                known_before[names] = known
+        found: dict[str, Any] = {}
+        for name, field, read in known:
             item = value[name]
             # Earlier spellings are not read, since a server may send a long array in each.
-            if item is None or field in found:
-                continue
-            try:  # as in `_read_at`: a call less for each member makes decoding 8 % faster
-                found[field] = read(item)
-            except _Mismatch as error:
-                error.keys.insert(0, name)
-                raise
+            if item is not None and field not in found:
+                found[field] = _read_at(name, read, item)
         return model(**found) if model else found
 
     return read_object
