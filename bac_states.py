@@ -912,9 +912,10 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 # step ends by a deadline, a time on the clock of `time.monotonic`; the look-up of a name does not,
 # nor a handshake that the peer floods.
 
-# How a response is made and begun is not documented. If `begin` goes away or wants arguments, the
-# import fails; if a response asks its socket for more than a file, the first question does.
+# How a response is made and begun is not documented. If `begin` goes away or wants arguments, or if
+# `read1` is no longer its own, the import fails.
 inspect.signature(http.client.HTTPResponse.begin).bind(None)
+vars(http.client.HTTPResponse)["read1"]
 
 _TOO_LARGE = "the answer is over 16 MiB"
 # ValueError and OverflowError come from odd sizes of chunks.
@@ -943,10 +944,6 @@ class _Stream(io.RawIOBase):
         self._head_size = 0
         self._may_end = False
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """Stand in for a socket, of which HTTPResponse asks nothing else."""
-        return io.BufferedReader(self, 8192)
-
     def readable(self) -> bool:
         return True
 
@@ -973,6 +970,15 @@ class _Stream(io.RawIOBase):
         """Take note that the headers are read, and whether the body ends with the connection."""
         self._is_in_head = False
         self._may_end = may_end
+
+
+class _Socket(NamedTuple):
+    """What HTTPResponse takes for a socket. If it asks for more than a file, that is an error."""
+
+    file: io.BufferedReader
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return self.file
 
 
 def _is_framed(headers: http.client.HTTPMessage) -> bool:
@@ -1050,8 +1056,10 @@ class _Connection:
 
     def _read_head(self) -> http.client.HTTPResponse:
         """Read the status and the headers of a response, whose body is still to come."""
-        stream: Any = _Stream(self.receive_into)
-        response = http.client.HTTPResponse(stream)
+        stream = _Stream(self.receive_into)
+        # With its default size since 3.14, 128 KiB, much of a body would count as headers.
+        stand_in: Any = _Socket(io.BufferedReader(stream, 8192))
+        response = http.client.HTTPResponse(stand_in)
         self._responses.append(response)
         try:
             response.begin()

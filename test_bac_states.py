@@ -682,6 +682,35 @@ def test_importing_touches_nothing_and_loads_neither_argparse_nor_http_server():
     assert python("-c", IMPORT_TWICE, cwd=str(SOURCE.parent)) == (0, "get []", "")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "del http.client.HTTPResponse.begin",
+        "http.client.HTTPResponse.begin = lambda response, more: None",
+        "del http.client.HTTPResponse.read1",
+        "del urllib.request.proxy_bypass",
+    ],
+)
+def test_the_import_fails_without_a_name_that_is_not_documented(change):
+    script = f"import http.client, urllib.request; {change}; import bac_states"
+    ran = python("-c", script, cwd=str(SOURCE.parent))
+    assert (ran.code, ran.out) == (1, "") and "bac_states.py" in ran.err
+
+
+def test_a_response_that_wants_more_of_its_socket_than_a_file_is_no_network_error(
+    serve, monkeypatch
+):
+    make = http.client.HTTPResponse.__init__
+
+    def make_and_ask(response, sock):
+        make(response, sock)
+        sock.fileno()
+
+    monkeypatch.setattr(http.client.HTTPResponse, "__init__", make_and_ask)
+    with pytest.raises(AttributeError):
+        ask(serve(job_is()))
+
+
 # -------------------------------------------------------------------------------------- 2 Models
 
 # The fields of each model, whose defaults are "" unless others are named.
