@@ -958,12 +958,13 @@ class _Stream(io.RawIOBase):
     def _count_head(self, received: bytes) -> None:
         """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time.
 
-        What came of the body with them counts, too.
+        Each 100 Continue has headers of its own, so a blank line starts the count anew. What came
+        of the body with them counts, too.
         """
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
             raise OSError("its headers are too long")
-        if b"\r\n\r\n" in received:  # if others follow, these were those of a 100 Continue
+        if b"\r\n\r\n" in received:
             self._head_size = 0
 
     def go_on_with_body(self, may_end: bool) -> None:
@@ -1021,7 +1022,7 @@ class _Connection:
         self._responses: list[http.client.HTTPResponse] = []
 
     def close(self) -> None:
-        for response in self._responses:
+        for response in self._responses:  # Python 3.14 complains of one that is left open
             response.close()
         self._sock.close()
 
