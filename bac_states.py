@@ -1460,7 +1460,8 @@ class _Secrets:
         import traceback  # only errors need it
 
         told = "".join(traceback.format_exception(type(error), error, None))
-        return None if self.occur_in(told + document) else error
+        is_safe = not self.occur_in(told) and not self.occur_in(document)
+        return error if is_safe else None
 
 
 # ---------------------------------------------------------------------------------------- asking
@@ -1528,6 +1529,11 @@ class _Call:
         self.secrets = _Secrets({**self.headers, **proxy_headers})
         self.routes = _routes(self.request.job_id)
 
+    def prefer(self, route: _Route) -> None:
+        """Ask on this route first from now on."""
+        self.routes.remove(route)
+        self.routes.insert(0, route)
+
 
 class _MissingRoute(SDKError):
     """A refusal because the server does not have the route."""
@@ -1556,8 +1562,7 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
             missing.append((route, refusal))
             continue
         if decoded.lists_executions:
-            call.routes.remove(route)
-            call.routes.insert(0, route)  # a wait asks there first from now on
+            call.prefer(route)
             return decoded.response
         return _ask_for_executions(call, decoded.response, untried, deadline)
     raise _no_route(call, missing) from missing[-1][1]
@@ -1575,9 +1580,10 @@ def _ask_for_executions(
         try:
             # By its whole id, since older routes know no names, and some no short ids.
             response = _ask_on(call, route, incomplete.state.job_id, deadline).response
-        except SDKError as error:
-            has_refused = error.status_code not in (None, 200)
-            if not has_refused or _is_temporary(error):
+        except (TransportError, DecodeError):
+            raise
+        except SDKError as refusal:
+            if _is_temporary(refusal):
                 raise
         else:
             return _with_newer_details(response, incomplete.state)
@@ -1596,7 +1602,8 @@ def _ask_on(call: _Call, route: _Route, job_id: str, deadline: float) -> _Decode
     answer = _send(call, route, job_id, deadline)
     if answer.status == 200:
         return _decode_answer(call, answer, job_id)
-    raise _bad_answer(call, _refusal_kind(route, answer), answer, _refusal_text(answer))
+    kind = _refusal_kind(route, answer)
+    raise _bad_answer(call, kind, answer, _refusal_text(answer))
 
 
 def _send(call: _Call, route: _Route, job_id: str, deadline: float) -> _Answer:
@@ -1696,11 +1703,12 @@ def _lacks_capability(answer: _Answer) -> bool:
 
 
 def _lacks_route(route: _Route, answer: _Answer) -> bool:
+    if answer.status == 410:
+        return True
     if answer.status in (404, 405):
         return not _is_of_job_store(answer)
-    if route == _REQUESTER and _lacks_capability(answer):  # servers check the user before the route
-        return True
-    return answer.status == 410
+    # Servers with users check the user first, even on a route that they no longer have.
+    return route == _REQUESTER and _lacks_capability(answer)
 
 
 def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
@@ -2028,8 +2036,13 @@ environment, for any server:
 """
 
 
-# How the command spells arguments of `get`, with whose names their errors begin.
-_OPTION_NAMES = {"job_id": "JOB_ID", "server_url": "--server", "timeout": "--timeout"}
+# How the command spells the arguments that errors name.
+_OPTIONS = {
+    "job_id": "JOB_ID",
+    "server_url": "--server",
+    "timeout": "--timeout",
+    "limit": "--wait-timeout",
+}
 
 
 def _options(argv: list[str] | None) -> Any:
@@ -2068,7 +2081,7 @@ def _fetch(options: Any) -> StateResponse:
     """Ask the demo's server or the one that is named: once or, with --wait, until the job ends."""
     limit = _NO_LIMIT
     if options.wait_timeout is not None:
-        limit = _usable_seconds("--wait-timeout", options.wait_timeout)
+        limit = _usable_seconds("limit", options.wait_timeout)
     server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
     with server as url:
         # Unlike a server that is named in code, one that is named here gets the environment's
@@ -2191,8 +2204,10 @@ def main(argv: list[str] | None = None) -> int:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
-        argument, _, problem = str(error).partition(" ")  # "timeout has to be ..."
-        _say(f"{_OPTION_NAMES.get(argument, argument)} {problem}")
+        problem = str(error)
+        for argument, option in _OPTIONS.items():
+            problem = problem.replace(argument, option)
+        _say(problem)
         return 2
     # That the answer cannot be printed outweighs what the job did.
     return _print(_format(response, options)) or code
