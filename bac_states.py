@@ -267,6 +267,7 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
+        """Whether this attempt completed, or has a number that may mean so."""
         return self.state in _MAYBE_COMPLETED
 
     @property
@@ -684,10 +685,10 @@ _read_state_members = _object_reader(_STATE_READERS)
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     members = _read_state_members(value)
-    if not members:
-        if value and not _has_any(value, _STATE_READERS):  # {"Foo": 1}
-            raise _Mismatch("nothing in it belongs to a job's state")
-        return JobState(state="New")  # {} or {"Nodes": null}, up to v0.3.19: no node has it yet
+    if value and not _has_any(value, _STATE_READERS):  # {"Foo": 1}
+        raise _Mismatch("nothing in it belongs to a job's state")
+    if not members:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
+        return JobState(state="New")
     nodes = members.pop("nodes", None)
     by_shard = members.pop("shards", ())
     if nodes is not None:
@@ -1867,10 +1868,10 @@ class _Progress:
         if self.error:
             self.say("the server answers again")
         state = response.state
-        known = self.response.state.state if self.response else None
-        is_news = state.state != known
-        if known is None and _has_ended(state):
-            is_news = False  # the answer itself follows at once
+        if self.response:
+            is_news = state.state != self.response.state.state
+        else:
+            is_news = not _has_ended(state)  # if it has, the answer itself follows at once
         if is_news:
             self.say(self.hide(f"{self.job_id}: {_state_word(state)}"))
         self.response = response
