@@ -1575,19 +1575,15 @@ def _ask_for_executions(
     """Ask the other routes for the executions, which the newer API does not list up to v1.2.1.
 
     Without them a Completed job counts as a success, even if its program failed. So the incomplete
-    answer is returned only if all of them refuse for good; any other error is raised.
+    answer is returned only if the server has none of these routes, or does not find the job there.
     """
     for route in others:
         try:
             # By its whole id, since older routes know no names, and some no short ids.
             response = _ask_on(call, route, incomplete.state.job_id, deadline).response
-        except (TransportError, DecodeError):
-            raise
-        except SDKError as refusal:
-            if _is_temporary(refusal):
-                raise
-        else:
-            return _with_newer_details(response, incomplete.state)
+        except (_MissingRoute, JobNotFound):
+            continue
+        return _with_newer_details(response, incomplete.state)
     return incomplete
 
 
