@@ -916,7 +916,8 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 # How a response is made and begun is not documented. If `begin` goes away or wants arguments, or if
 # `read1` is no longer its own, the import fails.
 inspect.signature(http.client.HTTPResponse.begin).bind(None)
-vars(http.client.HTTPResponse)["read1"]
+if "read1" not in vars(http.client.HTTPResponse):
+    raise ImportError("HTTPResponse has no read1 of its own")
 
 _TOO_LARGE = "the answer is over 16 MiB"
 # ValueError and OverflowError come from odd sizes of chunks.
@@ -1182,8 +1183,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                # Its body may take half of the time: the other half is for the other routes.
-                connection.deadline = (time.monotonic() + deadline) / 2
+                # Its body may take half of what is left: the other half is for the other routes.
+                connection.deadline -= (deadline - time.monotonic()) / 2
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 

@@ -3160,9 +3160,10 @@ def test_the_demo_goes_past_any_proxy_and_environment_and_leaves_no_thread(capsy
         assert not thread.is_alive()
 
 
-def test_the_demo_takes_no_server(capsys):
+@pytest.mark.parametrize("server", ["http://127.0.0.1:1", ""])
+def test_the_demo_takes_no_server(capsys, server):
     with pytest.raises(SystemExit) as caught:
-        bac_states.main(["--demo", "--server", "http://127.0.0.1:1"])
+        bac_states.main(["--demo", "--server", server])
     assert caught.value.code == 2
     assert "--demo has a server of its own" in capsys.readouterr().err
 
