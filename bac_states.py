@@ -78,7 +78,7 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# A number comes from a server of unknown release: 7 is Completed up to v1.5.1, 9 since then.
+# A number comes from a server of unknown release: 7 is Completed up to v1.5.1, 9 from v1.5.2 on.
 _MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
