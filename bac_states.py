@@ -1576,7 +1576,7 @@ def _ask_for_executions(
     """Ask the other routes for the executions, which the newer API does not list up to v1.2.1.
 
     Without them a Completed job counts as a success, even if its program failed. So the incomplete
-    answer is returned only if the server has none of these routes, or does not find the job there.
+    answer is returned only if each of them is missing, does not find the job or refuses to tell.
     """
     for route in others:
         try:
@@ -1584,6 +1584,10 @@ def _ask_for_executions(
             response = _ask_on(call, route, incomplete.state.job_id, deadline).response
         except (_MissingRoute, JobNotFound):
             continue
+        except SDKError as error:
+            if error.status_code in (400, 401, 403):
+                continue
+            raise
         return _with_newer_details(response, incomplete.state)
     return incomplete
 
