@@ -53,8 +53,8 @@ from typing import Any, NamedTuple
 from urllib.request import getproxies, proxy_bypass  # the latter is not documented
 
 # From top to bottom: errors, models, decoding, transport, arguments and environment, secrets,
-# asking, `get` and `wait`, the command. A `get` checks its arguments (`_Call`), goes from route to
-# route (`_ask`), sends the question on each (`_send`) and decodes the answer (`_decode`).
+# asking, `get` and `wait`, the command. A `get` checks its arguments (`_checked_call`), goes from
+# route to route (`_ask`), sends the question on each (`_send`) and decodes the answer (`_decode`).
 
 _Address = urllib.parse.SplitResult
 
@@ -1205,15 +1205,15 @@ _FRAMING = {"Content-Length", "Expect", "Te", "Trailer", "Transfer-Encoding", "U
 _HEADER_VALUE = r"[\t -~\xa0-\xff]*"  # one line of Latin-1
 
 
-def _usable_request(request: str | StateRequest) -> StateRequest:
+def _usable_request(name: str, request: str | StateRequest) -> StateRequest:
     """Check a request, and drop the blanks that files leave around a job id."""
     if not isinstance(request, StateRequest):
         request = StateRequest(request)
     if not isinstance(request.job_id, str) or not isinstance(request.client_id, str):
-        raise TypeError("job_id and client_id have to be text")
+        raise TypeError(f"{name} and client_id have to be text")
     job_id = request.job_id.strip()
     if not 1 <= len(job_id) <= 1000 or not job_id.isprintable() or job_id in (".", ".."):
-        raise ValueError("job_id has to be 1 to 1000 printable characters, and not . or ..")
+        raise ValueError(f"{name} has to be 1 to 1000 printable characters, and not . or ..")
     if len(request.client_id) > 1000:
         raise ValueError("client_id has to be 1000 characters at the most")
     return StateRequest(job_id, request.client_id)
@@ -1496,40 +1496,26 @@ def _routes(job_id: str) -> list[_Route]:
 
 
 class _Call:
-    """All that a caller can choose, checked.
-
-    Without a `url` the environment's server is asked, with the environment's credentials and
-    certificates. With `shares_environment` these are for the server of the `url`, too.
-    """
+    """What is asked, of whom and how, all of it checked."""
 
     def __init__(
         self,
-        request: str | StateRequest,
-        url: str | None,
+        request: StateRequest,
         timeout: float,
-        headers: Mapping[str, str] | None = None,
-        context: ssl.SSLContext | None = None,
-        shares_environment: bool = False,
+        address: _Address,
+        headers: Mapping[str, str],
+        context: ssl.SSLContext | None,
     ) -> None:
-        self.request = _usable_request(request)
-        self.timeout = _usable_seconds("timeout", timeout)
-        own_headers = _usable_headers(headers)
-        proxy_authorization = own_headers.pop("Proxy-Authorization", None)  # for a proxy alone
-        context = _usable_context(context)
-
-        address = _environment_server() if url is None else _usable_url("server_url", url)
-        credentials: dict[str, str] = {}
-        if url is None or shares_environment:
-            credentials = _environment_credentials()
-            context = context or _environment_context()
+        self.request = request
+        self.timeout = timeout
+        # Host and credentials may be replaced, but none of ours.
+        self.headers = {"Host": address.netloc, **headers, **_OUR_HEADERS}
+        proxy_authorization = self.headers.pop("Proxy-Authorization", None)  # for a proxy alone
         proxy = _find_proxy(address, proxy_authorization)
-
         self.server = _Server(address, proxy, context)
-        # A caller may replace Host and the credentials, but none of ours.
-        self.headers = {"Host": address.netloc, **credentials, **own_headers, **_OUR_HEADERS}
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets({**self.headers, **proxy_headers})
-        self.routes = _routes(self.request.job_id)
+        self.routes = _routes(request.job_id)
 
     def prefer(self, route: _Route) -> None:
         """Ask on this route first from now on."""
@@ -1774,6 +1760,26 @@ _NO_LIMIT = float("inf")
 _MOST_FAILURES = 10  # in a row that a wait without a limit survives
 
 
+def _checked_call(
+    request: str | StateRequest,
+    server_url: str | None,
+    timeout: float,
+    headers: Mapping[str, str] | None,
+    ssl_context: ssl.SSLContext | None,
+) -> _Call:
+    """Check the arguments of `get` and `wait`. What they leave out comes from the environment."""
+    checked = _usable_request("job_id", request)
+    seconds = _usable_seconds("timeout", timeout)
+    own_headers = _usable_headers(headers)
+    context = _usable_context(ssl_context)
+    if server_url is not None:
+        address = _usable_url("server_url", server_url)
+        return _Call(checked, seconds, address, own_headers, context)
+    address = _environment_server()
+    all_headers = {**_environment_credentials(), **own_headers}
+    return _Call(checked, seconds, address, all_headers, context or _environment_context())
+
+
 def get(
     request: str | StateRequest,
     *,
@@ -1791,7 +1797,7 @@ def get(
     message stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError; for a bad
     argument or BACALHAU_ variable ValueError or TypeError, before anything is sent.
     """
-    call = _Call(request, server_url, timeout, headers, ssl_context)
+    call = _checked_call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
 
 
@@ -1816,7 +1822,7 @@ def wait(
     cannot cut short, `limit` cannot either.
     """
     seconds = _NO_LIMIT if limit is None else _usable_seconds("limit", limit)
-    call = _Call(request, server_url, timeout, headers, ssl_context)
+    call = _checked_call(request, server_url, timeout, headers, ssl_context)
     return _wait(call, seconds, say=lambda news: None)
 
 
@@ -2038,15 +2044,6 @@ environment, for any server:
 """
 
 
-# How the command spells the arguments that errors name.
-_OPTIONS = {
-    "job_id": "JOB_ID",
-    "server_url": "--server",
-    "timeout": "--timeout",
-    "limit": "--wait-timeout",
-}
-
-
 def _options(argv: list[str] | None) -> Any:
     import argparse
 
@@ -2080,19 +2077,32 @@ def _options(argv: list[str] | None) -> Any:
 
 
 def _fetch(options: Any) -> StateResponse:
-    """Ask the demo's server or the one that is named: once or, with --wait, until the job ends."""
+    """Ask the server that is named, or the demo's."""
+    request = _usable_request("JOB_ID", options.job_id)
+    timeout = _usable_seconds("--timeout", options.timeout)
+    if options.demo:
+        with _demo_server() as url:
+            call = _Call(request, timeout, _usable_url("--demo", url), {}, None)
+            return _ask_or_wait(call, options)
+    if options.server is None:
+        address = _environment_server()
+    else:
+        address = _usable_url("--server", options.server)
+    # Unlike a server that is named in code, one that is named here gets the environment's
+    # credentials: both come from the same person.
+    credentials = _environment_credentials()
+    call = _Call(request, timeout, address, credentials, _environment_context())
+    return _ask_or_wait(call, options)
+
+
+def _ask_or_wait(call: _Call, options: Any) -> StateResponse:
+    """Ask once or, with --wait, until the job has ended."""
+    if not options.wait:
+        return _ask(call, call.timeout)
     limit = _NO_LIMIT
     if options.wait_timeout is not None:
-        limit = _usable_seconds("limit", options.wait_timeout)
-    server = _demo_server() if options.demo else contextlib.nullcontext(options.server)
-    with server as url:
-        # Unlike a server that is named in code, one that is named here gets the environment's
-        # credentials: both come from the same person.
-        shares_environment = not options.demo
-        call = _Call(options.job_id, url, options.timeout, shares_environment=shares_environment)
-        if options.wait:
-            return _wait(call, limit, say=_say)
-        return _ask(call, call.timeout)
+        limit = _usable_seconds("--wait-timeout", options.wait_timeout)
+    return _wait(call, limit, say=_say)
 
 
 def _format(response: StateResponse, options: Any) -> str:
@@ -2206,10 +2216,7 @@ def main(argv: list[str] | None = None) -> int:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
-        problem = str(error)
-        for argument, option in _OPTIONS.items():
-            problem = problem.replace(argument, option)
-        _say(problem)
+        _say(str(error))
         return 2
     # That the answer cannot be printed outweighs what the job did.
     return _print(_format(response, options)) or code
