@@ -3384,7 +3384,9 @@ def test_no_answer_is_exit_1_with_one_line(capsys, serve):
         ran = command(capsys, JOB, "--server", server.url)
         assert (ran.code, ran.out) == (1, "")
         assert words in said(ran) and server.url in ran.err
+    start = time.perf_counter()
     ran = command(capsys, JOB, "--server", serve(stall()).url, "--timeout", "0.2")
+    assert time.perf_counter() - start < IN_TIME / 3  # by default, it would take 10 s
     assert (ran.code, ran.out) == (1, "")
     assert said(ran).endswith("timed out after 0.2 s")
 
