@@ -2033,7 +2033,7 @@ exit codes:
 
 environment, for the default server:
   BACALHAU_API_HOST         a host or a URL (127.0.0.1)
-  BACALHAU_API_PORT         its port (1234)
+  BACALHAU_API_PORT         its port, if the host names none (1234)
   BACALHAU_API_TLS_USETLS   true for https, unless the host is a URL
 
 environment, for any server:
