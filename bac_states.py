@@ -1792,9 +1792,9 @@ def get(
 
     `server_url` is http(s)://host[:port][/path]. Without it, the environment's server is asked,
     with the environment's credentials. `timeout` is in seconds, for the whole call; only resolving
-    names, decoding and a TLS handshake that the peer floods cannot be cut short. `headers` are
-    added to ours; Connection, Content-Type, User-Agent, Accept-Encoding and those that frame the
-    message stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError; for a bad
+    names, parsing and a TLS handshake that the peer floods cannot be cut short. `headers` are added
+    to ours; Connection, Content-Type, User-Agent, Accept-Encoding and those that frame the message
+    stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError; for a bad
     argument or BACALHAU_ variable ValueError or TypeError, before anything is sent.
     """
     call = _checked_call(request, server_url, timeout, headers, ssl_context)
