@@ -667,10 +667,7 @@ def _derive_job_state(shards: tuple[ExecutionState, ...]) -> str:
     return "New"  # no shard, or only Cancelled ones
 
 
-_STATE_READERS: dict[str, Callable[[Any], object]] = {
-    "nodes": _read_nodes,  # up to v0.3.19
-    "shards": _read_executions_by_shard,  # v0.3.20 to v0.3.23
-    "executions": _read_executions,
+_JOB_READERS: dict[str, Callable[[Any], object]] = {
     "job_id": _read_text,
     "state": _read_text,
     "status": _read_text,
@@ -679,21 +676,27 @@ _STATE_READERS: dict[str, Callable[[Any], object]] = {
     "update_time": _read_time,
     "timeout_at": _read_time,
 }
-_read_state_members = _object_reader(_STATE_READERS)
+_LIST_READERS: dict[str, Callable[[Any], object]] = {
+    "nodes": _read_nodes,  # up to v0.3.19
+    "shards": _read_executions_by_shard,  # v0.3.20 to v0.3.23
+    "executions": _read_executions,
+}
+_read_job = _object_reader(_JOB_READERS)
+_read_lists = _object_reader(_LIST_READERS)
 
 
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
-    members = _read_state_members(value)
-    if value and not _has_any(value, _STATE_READERS):  # {"Foo": 1}
+    job = _read_job(value)
+    lists = _read_lists(value)
+    if value and not _has_any(value, [*_JOB_READERS, *_LIST_READERS]):  # {"Foo": 1}
         raise _Mismatch("nothing in it belongs to a job's state")
-    if not members:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
+    if not job and not lists:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
         return JobState(state="New")
-    nodes = members.pop("nodes", None)
-    by_shard = members.pop("shards", ())
-    if nodes is not None:
-        return JobState(**{**members, "executions": nodes, "state": _derive_job_state(nodes)})
-    return JobState(**{**members, "executions": members.get("executions") or by_shard})
+    if "nodes" in lists:
+        job["state"] = _derive_job_state(lists["nodes"])
+        return JobState(**job, executions=lists["nodes"])
+    return JobState(**job, executions=lists.get("executions") or lists.get("shards", ()))
 
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
@@ -960,8 +963,8 @@ class _Stream(io.RawIOBase):
     def _count_head(self, received: bytes) -> None:
         """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time.
 
-        Each 100 Continue has headers of its own, so a blank line starts the count anew. What came
-        of the body with them counts, too.
+        A blank line ends them. If http.client goes on after it, that was a 100 Continue, and the
+        count starts anew. What came of the body with them counts, too.
         """
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
@@ -1024,9 +1027,9 @@ class _Connection:
         self._responses: list[http.client.HTTPResponse] = []
 
     def close(self) -> None:
+        self._sock.close()
         for response in self._responses:  # Python 3.14 complains of one that is left open
             response.close()
-        self._sock.close()
 
     def send(self, data: bytes) -> None:
         self._sock.settimeout(_seconds_left(self.deadline))
@@ -1794,8 +1797,8 @@ def get(
     with the environment's credentials. `timeout` is in seconds, for the whole call; only resolving
     names, parsing and a TLS handshake that the peer floods cannot be cut short. `headers` are added
     to ours; Connection, Content-Type, User-Agent, Accept-Encoding and those that frame the message
-    stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError; for a bad
-    argument or BACALHAU_ variable ValueError or TypeError, before anything is sent.
+    stay ours. Proxy-Authorization goes to a proxy alone. Raises SDKError; for a bad argument or
+    BACALHAU_ variable ValueError or TypeError, before anything is sent.
     """
     call = _checked_call(request, server_url, timeout, headers, ssl_context)
     return _ask(call, call.timeout)
