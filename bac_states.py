@@ -67,7 +67,7 @@ __all__ = [
 __version__ = "1.1.0"
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; a real answer about 10,000 executions has 6 MB
-_MAX_ELEMENTS = 50_000  # of an array or map; 16 MiB have room for some 25,000 real executions
+_MAX_ELEMENTS = 50_000  # of an array or object; 16 MiB have room for some 25,000 real executions
 _MAX_BODY = 8 * 1024  # characters of SDKError.body
 _MAX_HEAD = 32 * 1024  # bytes of headers, and of the body's start that came with them
 _MAX_REFUSAL = 64 * 1024  # bytes read of a refusal: `body` keeps the start, once it is masked
@@ -410,6 +410,12 @@ def _folded(name: str) -> str:
     return _SYNONYMS.get(folded, folded)
 
 
+def _check_size(items: Collection[Any]) -> None:
+    """Refuse more elements than any real answer has: reading them would take too long."""
+    if len(items) > _MAX_ELEMENTS:
+        raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
+
+
 def _object_reader(
     readers: Mapping[str, Callable[[Any], object]], model: Callable[..., Any] | None = None
 ) -> Callable[[Any], Any]:
@@ -423,6 +429,7 @@ def _object_reader(
 
     def find_known(names: tuple[str, ...]) -> list[Any]:
         """Return the name, the field and the reader of each known member, the last one first."""
+        _check_size(names)
         known = [name for name in reversed(names) if _folded(name) in by_folded]
         return [(name, *by_folded[_folded(name)]) for name in known]
 
@@ -464,12 +471,6 @@ def _plain(model: Any) -> dict[str, Callable[[Any], object]]:
         for field in dataclasses.fields(model)
         if type(field.default) in _PLAIN_READERS
     }
-
-
-def _check_size(items: Collection[Any]) -> None:
-    """Refuse more elements than any real answer has: reading them would take too long."""
-    if len(items) > _MAX_ELEMENTS:
-        raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
 
 
 def _check_items(kind: type[Collection[Any]], items: Any) -> None:

@@ -1374,6 +1374,7 @@ def test_an_array_of_over_50_000_elements_is_a_decode_error():
     ):
         assert undecoded({"state": {"JobID": "j", "Shards": shards}}).path == path
     assert undecoded({"state": {"Nodes": {"n": {"Shards": none}}}}).path == "state.Nodes.n.Shards"
+    assert undecoded({"state": {"JobID": "j", **none}}).path == "state"  # names of nothing
     nodes = dict.fromkeys("12", {"Shards": dict.fromkeys(map(str, range(25001)))})
     for too_many in (nodes, none):
         assert undecoded({"state": {"Nodes": too_many}}).path == "state.Nodes"
