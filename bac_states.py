@@ -432,7 +432,7 @@ def _object_reader(
     field's spellings the last counts, as in Go.
     """
     by_folded = {_folded(field): (field, read) for field, read in readers.items()}
-    # Most objects of a kind have the same names. To find them anew in each takes a third longer.
+    # Most objects of a kind have the same names. To find them anew in each takes twice as long.
     known_before: dict[tuple[str, ...], list[Any]] = {}
 
     def read_object(value: Any) -> Any:
