@@ -469,15 +469,12 @@ def _has_any(names: Iterable[str], fields: Iterable[str]) -> bool:
 
 
 def _plain(model: Any) -> dict[str, Callable[[Any], object]]:
-    """Return the readers of a model's plain fields, {"stdout": _read_text, ...}, by their defaults.
+    """Return the readers of a model's plain fields: {"stdout": _read_text, ...}.
 
-    Any other field needs a reader of its own.
+    The default tells the type. Where it is None, the field needs a reader of its own.
     """
-    return {
-        field.name: _PLAIN_READERS[type(field.default)]
-        for field in dataclasses.fields(model)
-        if type(field.default) in _PLAIN_READERS
-    }
+    plain = [field for field in dataclasses.fields(model) if field.default is not None]
+    return {field.name: _PLAIN_READERS[type(field.default)] for field in plain}
 
 
 def _check_items(kind: type[Collection[Any]], items: Any) -> None:
