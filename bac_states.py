@@ -921,9 +921,10 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 # step ends by a deadline, a time on the clock of `time.monotonic`; the look-up of a name does not,
 # nor a handshake that the peer floods.
 
-# How a response is made and begun is not documented. If `begin` goes away or wants arguments, or if
-# `read1` is no longer its own, the import fails.
-inspect.signature(http.client.HTTPResponse.begin).bind(None)
+# How a response is made and begun is not documented. If it wants other arguments, or if `begin` or
+# its own `read1` goes away, the import fails.
+inspect.signature(http.client.HTTPResponse).bind("socket")
+inspect.signature(http.client.HTTPResponse.begin).bind("response")
 if "read1" not in vars(http.client.HTTPResponse):
     raise ImportError("HTTPResponse has no read1 of its own")
 

@@ -685,6 +685,7 @@ def test_importing_touches_nothing_and_loads_neither_argparse_nor_http_server():
 @pytest.mark.parametrize(
     "change",
     [
+        "http.client.HTTPResponse.__init__ = lambda response, sock, more: None",
         "del http.client.HTTPResponse.begin",
         "http.client.HTTPResponse.begin = lambda response, more: None",
         "del http.client.HTTPResponse.read1",
