@@ -1517,7 +1517,7 @@ class _Call:
     ) -> None:
         self.request = request
         self.timeout = timeout
-        # Host and credentials may be replaced, but none of ours.
+        # The caller may replace Host, but none of ours.
         self.headers = {"Host": address.netloc, **headers, **_OUR_HEADERS}
         proxy_authorization = self.headers.pop("Proxy-Authorization", None)  # for a proxy alone
         proxy = _find_proxy(address, proxy_authorization)
