@@ -694,10 +694,10 @@ def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     job = _read_job(value)
     lists = _read_lists(value)
-    if value and not _has_any(value, [*_JOB_READERS, *_LIST_READERS]):  # {"Foo": 1}
-        raise _Mismatch("nothing in it belongs to a job's state")
-    if not job and not lists:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
-        return JobState(state="New")
+    if not job and not lists:
+        if value and not _has_any(value, [*_JOB_READERS, *_LIST_READERS]):  # {"Foo": 1}
+            raise _Mismatch("nothing in it belongs to a job's state")
+        return JobState(state="New")  # {} or {"Nodes": null}, up to v0.3.19: no node has it yet
     if "nodes" in lists:
         job["state"] = _derive_job_state(lists["nodes"])
         return JobState(**job, executions=lists["nodes"])
