@@ -416,11 +416,24 @@ def _check_size(items: Collection[Any]) -> None:
         raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
 
 
-def _find_known(names: tuple[str, ...], by_folded: Mapping[str, Any]) -> list[Any]:
-    """Return the name, the field and the reader of each known member, the last one first."""
-    _check_size(names)
-    known = [name for name in reversed(names) if _folded(name) in by_folded]
-    return [(name, *by_folded[_folded(name)]) for name in known]
+class _KnownMembers(dict):  # type: ignore[type-arg]  # Python 3.8 cannot evaluate dict[...]
+    """The known members of an object, by the names of all its members.
+
+    Most objects of a kind have the same names: to find the known ones anew takes twice as long.
+    """
+
+    def __init__(self, readers: Mapping[str, Callable[[Any], object]]) -> None:
+        super().__init__()
+        self.by_folded = {_folded(field): (field, read) for field, read in readers.items()}
+
+    def __missing__(self, names: tuple[str, ...]) -> list[Any]:
+        """Return the name, the field and the reader of each known member, the last one first."""
+        _check_size(names)
+        known = [name for name in reversed(names) if _folded(name) in self.by_folded]
+        members = [(name, *self.by_folded[_folded(name)]) for name in known]
+        if len(self) < 100 and len("".join(names)) < 2000:  # a server may invent names
+            self[names] = members
+        return members
 
 
 def _object_reader(
@@ -431,32 +444,19 @@ def _object_reader(
     `readers` has a reader for each field. A member that is unknown or null is left out. Of a
     field's spellings the last counts, as in Go.
     """
-    by_folded = {_folded(field): (field, read) for field, read in readers.items()}
-    # Most objects of a kind have the same names. To find them anew in each takes twice as long.
-    known_before: dict[tuple[str, ...], list[Any]] = {}
+    known_members = _KnownMembers(readers)
 
     def read_object(value: Any) -> Any:
         if value is None:
             value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _wrong_type("dict", value)
-        names = tuple(value)
-        known = known_before.get(names)
-        if known is None:
-            known = _find_known(names, by_folded)
-            if len(known_before) < 100 and len("".join(names)) < 2000:  # a server may invent names
-                known_before[names] = known
         found: dict[str, Any] = {}
-        for name, field, read in known:
+        for name, field, read in known_members[tuple(value)]:
             item = value[name]
             # Earlier spellings are not read, since a server may send a long array in each.
-            if item is None or field in found:
-                continue
-            try:  # as `_read_at` does: this spares each member a call
-                found[field] = read(item)
-            except _Mismatch as error:
-                error.keys.insert(0, name)
-                raise
+            if item is not None and field not in found:
+                found[field] = _read_at(name, read, item)
         return model(**found) if model else found
 
     return read_object
@@ -660,8 +660,8 @@ def _derive_job_state(shards: tuple[ExecutionState, ...]) -> str:
     node's bid, not of the job, and a node whose bid lost may stay Bidding for ever.
     """
     states = {shard.state for shard in shards}
-    not_at_work = {"", "Bidding", "Cancelled", "Error", "Completed"}
-    if states - not_at_work:  # Waiting, Running, Verifying, or unknown
+    at_work = states - {"", "Bidding", "Cancelled", "Error", "Completed"}
+    if at_work:  # Waiting, Running, Verifying, or unknown
         return "InProgress"
     if "Error" in states:
         return "Error"
@@ -967,10 +967,9 @@ class _Stream(io.RawIOBase):
         return size
 
     def _count_head(self, received: bytes) -> None:
-        """Refuse long headers: before Python 3.14, parsing a Content-Type takes quadratic time.
+        """Refuse over 32 KiB of headers: before Python 3.14, some take quadratic time to parse.
 
-        A blank line ends them. If http.client goes on after it, that was a 100 Continue, and the
-        count starts anew. What came of the body with them counts, too.
+        After a blank line the count starts anew: if more headers follow, it ended a 100 Continue.
         """
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
@@ -1408,13 +1407,14 @@ def _environment_context() -> ssl.SSLContext | None:
     path = _variable("BACALHAU_API_TLS_CAFILE")
     if not path:
         return None
+    problem = "BACALHAU_API_TLS_CAFILE has to name a file of certificates"
     try:
         context = ssl.create_default_context(cafile=path)
-        if context.cert_store_stats()["x509"] == 0:
-            raise ValueError("no certificate in it")
-        return context
     except (OSError, ValueError) as error:
-        raise ValueError("BACALHAU_API_TLS_CAFILE has to name a file of certificates") from error
+        raise ValueError(problem) from error
+    if context.cert_store_stats()["x509"] == 0:
+        raise ValueError(problem)
+    return context
 
 
 # --------------------------------------------------------------------------------------- secrets
@@ -1558,10 +1558,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         except _MissingRoute as refusal:
             missing.append((route, refusal))
             continue
-        if decoded.lists_executions:
-            call.prefer(route)
-            return decoded.response
-        return _ask_for_executions(call, decoded.response, untried, deadline)
+        if not decoded.lists_executions:
+            return _ask_for_executions(call, decoded.response, untried, deadline)
+        call.prefer(route)
+        return decoded.response
     raise _no_route(call, missing) from missing[-1][1]
 
 
@@ -1884,11 +1884,10 @@ class _Progress:
         if self.error:
             self.say("the server answers again")
         state = response.state
-        if self.response:
-            is_news = state.state != self.response.state.state
-        else:
-            is_news = not _has_ended(state)  # if it has, the answer itself follows at once
-        if is_news:
+        before = self.response.state.state if self.response else None
+        # If the first answer is the end, there is nothing to wait for, and it is printed at once.
+        is_all = self.response is None and _has_ended(state)
+        if state.state != before and not is_all:
             self.say(self.hide(f"{self.job_id}: {_state_word(state)}"))
         self.response = response
         self.error = None
