@@ -910,7 +910,7 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
     if not isinstance(server_version, str):
         raise TypeError("server_version has to be text")
     try:
-        return _decode(document, server_version).response
+        return _decode(document, server_version.strip()).response
     except _DECODING_ERRORS as error:
         path = getattr(error, "path", "")
         raise DecodeError(f"not a job's state: {error}", path=path) from error

@@ -1484,6 +1484,7 @@ NUMBERINGS = {
     **dict.fromkeys("v1.0.4 v1.4.0 v1.4.0-rc2 v1.5.0 v1.5.1".split(), OLD_WORDS),
     **dict.fromkeys("v1.5.2 v1.6.5 v1.9.3 v1.10.0 v2.0.0".split(), NEW_WORDS),
     **dict.fromkeys("v1.9.0-rc1 v1.6.0+dirty v1.9.3-4-g0a1b2c3 1.9.3".split(), NEW_WORDS),
+    " v1.9.3\n": NEW_WORDS,
     **dict.fromkeys("v1.5.1-36-g0a1b2c3 v1.5.1+dirty v1.5.1-rc1".split(), SURE_WORDS),
     **dict.fromkeys(["", "v0.0.0-xxxxxxx", "v0.0.0", "nonsense", "v1.9.\u0663"], SURE_WORDS),
 }
