@@ -2209,8 +2209,8 @@ def main(argv: list[str] | None = None) -> int:
     Only wrong usage, --help and --version raise SystemExit, as argparse does. The process and its
     streams are left as they are.
     """
-    options = _options(argv)
     try:
+        options = _options(argv)
         response = _fetch(options)
         went_well = response.state.succeeded or _runs_on(response.state)
         code = 3 if options.wait and not went_well else 0

@@ -3601,6 +3601,16 @@ def test_main_leaves_a_host_s_broken_pipe_as_it_is_and_takes_none(capsys, monkey
     assert "standard output" in said(Ran(1, *capsys.readouterr()))
 
 
+def test_main_raises_nothing_where_a_host_s_standard_output_is_closed(capsys, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    # Since Python 3.14 argparse asks it whether it is a terminal, before anything else is done.
+    code = bac_states.main(["--demo"])
+    told = said(Ran(code, "", capsys.readouterr().err))
+    assert (code in (1, 2), "closed file" in told) == (True, True)
+
+
 @pytest.mark.parametrize("state", ["Error", "InProgress"])
 def test_an_answer_that_cannot_be_printed_outweighs_what_the_job_did(serve, monkeypatch, state):
     monkeypatch.setattr(sys, "stdout", None)
