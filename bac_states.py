@@ -2267,6 +2267,8 @@ def _run_as_program() -> int:
         # Ctrl-C ends the process by its signal, so that a shell's loop around it ends, too.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _buffer_output()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(newline="\n")  # Windows would change what a job's program printed
     try:
         return main()
     except KeyboardInterrupt:  # on Windows, where the signal would end it with another exit code

@@ -3512,6 +3512,16 @@ def shell(redirection, *arguments):
     return run(["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, SOURCE, *arguments])
 
 
+def test_line_ends_of_a_program_s_output_are_kept_where_the_system_has_others(serve):
+    execution = {"State": "Completed", "RunOutput": {"stdout": "a\nb\r\n"}}
+    as_on_windows = """import io, runpy, sys
+sys.stdout = io.TextIOWrapper(sys.stdout.detach(), newline="\\r\\n")
+runpy.run_path(sys.argv.pop(1), run_name="__main__")"""
+    url = serve(json_reply(listed(execution))).url
+    ran = python("-c", as_on_windows, SOURCE, "j", "--output", "--server", url, encoding=None)
+    assert (ran.code, ran.out) == (0, b"a\nb\r\n")
+
+
 @on_posix
 @pytest.mark.parametrize("target", [">&-", ">/dev/full"], ids=["closed", "full"])
 @pytest.mark.parametrize("option", ["--demo", "--output", "--help"])
