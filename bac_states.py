@@ -463,7 +463,7 @@ def _object_reader(
 
 
 def _has_any(names: Iterable[str], fields: Iterable[str]) -> bool:
-    """Tell whether any name is that of a field. Null members count: Go writes an empty list so."""
+    """Tell whether any name is that of a field. A null one counts: Go writes an empty list so."""
     wanted = set(map(_folded, fields))
     return any(_folded(name) in wanted for name in names)
 
@@ -984,7 +984,7 @@ class _Stream(io.RawIOBase):
 
 
 class _Socket(NamedTuple):
-    """What HTTPResponse takes for a socket. If it asks for more than a file, that is an error."""
+    """What HTTPResponse asks of a socket. If it asked for more, an AttributeError would tell."""
 
     file: io.BufferedReader
 
@@ -1004,7 +1004,8 @@ def _dial(peer: _Address, deadline: float) -> socket.socket:
     found = socket.getaddrinfo(peer.hostname, port, type=socket.SOCK_STREAM)
     failure = OSError("the host has no address")
     for tried, (family, kind, protocol, _, address) in enumerate(found):
-        seconds = _seconds_left(deadline) / (len(found) - tried)  # the others need time, too
+        untried = len(found) - tried
+        seconds = _seconds_left(deadline) / untried  # what is left is shared among them
         try:
             return _connected(socket.socket(family, kind, protocol), address, seconds)
         except OSError as error:  # try the next: this machine may lack IPv6, for example
@@ -1191,8 +1192,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                # Its body may take half of what is left: the other half is for the other routes.
-                connection.deadline -= (deadline - time.monotonic()) / 2
+                # Its body may take half of what is left, since other routes need time, too.
+                connection.deadline = (time.monotonic() + deadline) / 2
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
