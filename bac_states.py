@@ -416,50 +416,53 @@ def _check_size(items: Collection[Any]) -> None:
         raise _Mismatch(f"more than {_MAX_ELEMENTS} elements")
 
 
-class _KnownMembers(dict):  # type: ignore[type-arg]  # Python 3.8 cannot evaluate dict[...]
-    """The known members of an object, by the names of all its members.
-
-    Most objects of a kind have the same names: to find the known ones anew takes twice as long.
-    """
-
-    def __init__(self, readers: Mapping[str, Callable[[Any], object]]) -> None:
-        super().__init__()
-        self.by_folded = {_folded(field): (field, read) for field, read in readers.items()}
-
-    def __missing__(self, names: tuple[str, ...]) -> list[Any]:
-        """Return the name, the field and the reader of each known member, the last one first."""
-        _check_size(names)
-        known = [name for name in reversed(names) if _folded(name) in self.by_folded]
-        members = [(name, *self.by_folded[_folded(name)]) for name in known]
-        if len(self) < 100 and len("".join(names)) < 2000:  # a server may invent names
-            self[names] = members
-        return members
-
-
-def _object_reader(
-    readers: Mapping[str, Callable[[Any], object]], model: Callable[..., Any] | None = None
-) -> Callable[[Any], Any]:
-    """Make the reader of an object into a model or, without one, a dict of fields.
+class _ObjectReader:
+    """Reads an object into a model or, without one, into a dict of fields.
 
     `readers` has a reader for each field. A member that is unknown or null is left out. Of a
     field's spellings the last counts, as in Go.
     """
-    known_members = _KnownMembers(readers)
 
-    def read_object(value: Any) -> Any:
+    def __init__(
+        self,
+        readers: Mapping[str, Callable[[Any], object]],
+        model: Callable[..., Any] | None = None,
+    ) -> None:
+        self.by_folded = {_folded(field): (field, read) for field, read in readers.items()}
+        self.model = model
+        self.known_before: dict[tuple[str, ...], list[Any]] = {}
+
+    def read(self, value: Any) -> Any:
         if value is None:
             value = {}  # as in Go, for an element of an array or map
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        for name, field, read in known_members[tuple(value)]:
+        for name, field, read in self.known_members(tuple(value)):
             item = value[name]
             # Earlier spellings are not read, since a server may send a long array in each.
             if item is not None and field not in found:
                 found[field] = _read_at(name, read, item)
-        return model(**found) if model else found
+        return self.model(**found) if self.model else found
 
-    return read_object
+    def known_members(self, names: tuple[str, ...]) -> list[Any]:
+        """Return what `find` does, and remember it for the next object with the same names.
+
+        Most objects of a kind have the same. To find the members anew in each takes twice as long.
+        """
+        known = self.known_before.get(names)
+        if known is None:
+            known = self.find(names)
+            # A server may invent names, and they are not to fill the memory.
+            if len(self.known_before) < 100 and len("".join(names)) < 2000:
+                self.known_before[names] = known
+        return known
+
+    def find(self, names: tuple[str, ...]) -> list[Any]:
+        """Return the name, the field and the reader of each known member, the last one first."""
+        _check_size(names)
+        known = [name for name in reversed(names) if _folded(name) in self.by_folded]
+        return [(name, *self.by_folded[_folded(name)]) for name in known]
 
 
 def _has_any(names: Iterable[str], fields: Iterable[str]) -> bool:
@@ -565,12 +568,12 @@ def _read_desired_state(state: Any) -> str:
 # v0.3.20  {"state": {"JobID": "93", "Shards": {"0": {"Executions": [{...}]}}, "State": "New", ...}}
 # v0.3.24  {"state": {"JobID": "93", "Executions": [{"NodeId": "Qm1", ...}], "State": "New", ...}}
 
-_read_verification = _object_reader(_plain(VerificationResult), VerificationResult)
-_read_s3 = _object_reader(_plain(S3StorageSpec), S3StorageSpec)
-_read_storage = _object_reader(
+_read_verification = _ObjectReader(_plain(VerificationResult), VerificationResult).read
+_read_s3 = _ObjectReader(_plain(S3StorageSpec), S3StorageSpec).read
+_read_storage = _ObjectReader(
     {**_plain(StorageSpec), "s3": _read_s3, "metadata": _read_map_of_text}, StorageSpec
-)
-_read_output = _object_reader(_plain(RunCommandResult), RunCommandResult)
+).read
+_read_output = _ObjectReader(_plain(RunCommandResult), RunCommandResult).read
 _EXECUTION_READERS = {
     **_plain(ExecutionState),
     "status": _read_status,
@@ -581,9 +584,9 @@ _EXECUTION_READERS = {
     "create_time": _read_time,
     "update_time": _read_time,
 }
-_read_execution = _object_reader(_EXECUTION_READERS, ExecutionState)
+_read_execution = _ObjectReader(_EXECUTION_READERS, ExecutionState).read
 _read_executions = functools.partial(_read_array, _read_execution)
-_read_shard = _object_reader({"executions": _read_executions})
+_read_shard = _ObjectReader({"executions": _read_executions}).read
 
 
 def _read_executions_by_shard(shards: Any) -> tuple[ExecutionState, ...]:
@@ -598,7 +601,7 @@ def _read_executions_by_shard(shards: Any) -> tuple[ExecutionState, ...]:
 
 
 # A shard stays a dict at first, for what the number of its state means depends on the other shards.
-_read_node_shard = _object_reader({**_EXECUTION_READERS, "state": _read_text_or_number})
+_read_node_shard = _ObjectReader({**_EXECUTION_READERS, "state": _read_text_or_number}).read
 
 
 def _read_node_shards(shards: Any) -> dict[int, dict[str, Any]]:
@@ -610,7 +613,7 @@ def _read_node_shards(shards: Any) -> dict[int, dict[str, Any]]:
     return {int(key): shard for key, shard in by_key.items()}
 
 
-_read_node = _object_reader({"shards": _read_node_shards})
+_read_node = _ObjectReader({"shards": _read_node_shards}).read
 
 # Up to v0.2.7 the state of a shard is a number. v0.2.6 changed what the numbers mean, but for 0,
 # which means that there is none yet: its word is "".
@@ -686,8 +689,15 @@ _LIST_READERS: dict[str, Callable[[Any], object]] = {
     "shards": _read_executions_by_shard,  # v0.3.20 to v0.3.23
     "executions": _read_executions,
 }
-_read_job = _object_reader(_JOB_READERS)
-_read_lists = _object_reader(_LIST_READERS)
+_read_job = _ObjectReader(_JOB_READERS).read
+_read_lists = _ObjectReader(_LIST_READERS).read
+
+
+def _read_empty_state(value: Any) -> JobState:
+    """Read a state that tells nothing: {} or {"Nodes": null}, but not {"Foo": 1}."""
+    if value and not _has_any(value, [*_JOB_READERS, *_LIST_READERS]):
+        raise _Mismatch("nothing in it belongs to a job's state")
+    return JobState(state="New")  # up to v0.3.19: no node has the job yet
 
 
 def _read_state(value: Any) -> JobState:
@@ -695,9 +705,7 @@ def _read_state(value: Any) -> JobState:
     job = _read_job(value)
     lists = _read_lists(value)
     if not job and not lists:
-        if value and not _has_any(value, [*_JOB_READERS, *_LIST_READERS]):  # {"Foo": 1}
-            raise _Mismatch("nothing in it belongs to a job's state")
-        return JobState(state="New")  # {} or {"Nodes": null}, up to v0.3.19: no node has it yet
+        return _read_empty_state(value)
     if "nodes" in lists:
         job["state"] = _derive_job_state(lists["nodes"])
         return JobState(**job, executions=lists["nodes"])
@@ -712,9 +720,9 @@ def _read_state(value: Any) -> JobState:
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_type = _object_reader({"type": _read_text})
-_read_s3_params = _object_reader({"params": _read_s3})
-_read_other_params = _object_reader({"params": _read_storage})
+_read_type = _ObjectReader({"type": _read_text}).read
+_read_s3_params = _ObjectReader({"params": _read_s3}).read
+_read_other_params = _ObjectReader({"params": _read_storage}).read
 
 
 def _read_result(value: Any) -> StorageSpec:
@@ -728,8 +736,10 @@ def _read_result(value: Any) -> StorageSpec:
     return dataclasses.replace(storage, storage_source=source)
 
 
-_read_named_state = _object_reader({"state_type": _read_text, "message": _read_text})
-_read_numbered_state = _object_reader({"state_type": _read_text_or_number, "message": _read_text})
+_read_named_state = _ObjectReader({"state_type": _read_text, "message": _read_text}).read
+_read_numbered_state = _ObjectReader(
+    {"state_type": _read_text_or_number, "message": _read_text}
+).read
 _NEWER_JOB_READERS = {
     "id": _read_text,
     "name": _read_text,
@@ -752,14 +762,14 @@ _NEWER_EXECUTION_READERS = {
     "create_time": _read_nanoseconds,
     "modify_time": _read_nanoseconds,
 }
-_read_newer_job = _object_reader(_NEWER_JOB_READERS)
-_read_newer_execution = _object_reader(_NEWER_EXECUTION_READERS)
+_read_newer_job = _ObjectReader(_NEWER_JOB_READERS).read
+_read_newer_execution = _ObjectReader(_NEWER_EXECUTION_READERS).read
 _read_newer_executions = functools.partial(_read_array, _read_newer_execution)
 _LISTING_READERS = {
     "items": _read_newer_executions,  # v1.4.0+
     "executions": _read_newer_executions,  # v1.2.2 to v1.3.2
 }
-_read_listing_members = _object_reader(_LISTING_READERS)
+_read_listing_members = _ObjectReader(_LISTING_READERS).read
 
 
 def _read_listing(value: Any) -> tuple[dict[str, Any], ...] | None:
@@ -840,9 +850,9 @@ def _join(first: str, second: str) -> str:
     return first or second
 
 
-_read_answer = _object_reader(
+_read_answer = _ObjectReader(
     {"state": _read_state, "job": _read_newer_job, "executions": _read_listing}
-)
+).read
 
 
 class _Decoded(NamedTuple):
@@ -1718,10 +1728,10 @@ def _refusal_kind(route: _Route, answer: _Answer) -> type[SDKError]:
     return {400: BadRequest, 500: InternalServerError}.get(answer.status, SDKError)
 
 
-_read_details = _object_reader({"reason": _read_text})
-_read_refusal = _object_reader(
+_read_details = _ObjectReader({"reason": _read_text}).read
+_read_refusal = _ObjectReader(
     {"message": _read_text, "error": _read_text, "details": _read_details}
-)
+).read
 
 
 def _refusal_text(answer: _Answer) -> str:
