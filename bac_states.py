@@ -773,11 +773,14 @@ _read_listing_members = _ObjectReader(_LISTING_READERS).read
 
 
 def _read_listing(value: Any) -> tuple[dict[str, Any], ...] | None:
-    """Return the executions out of the object around their list, or None if it has no list."""
+    """Return the executions out of the object around their list.
+
+    {} has no list (up to v1.2.1), so it is None. {"Items": null} has an empty one.
+    """
     listing: dict[str, Any] = _read_listing_members(value)
     if not _has_any(value, _LISTING_READERS):
         return None
-    return listing.get("items") or listing.get("executions") or ()  # null is an empty list
+    return listing.get("items") or listing.get("executions") or ()
 
 
 # Its states become the operation's own words, as Bacalhau's converter did it while there were both
