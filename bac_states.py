@@ -2226,20 +2226,19 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = _options(argv)
         response = _fetch(options)
-        went_well = response.state.succeeded or _runs_on(response.state)
-        code = 3 if options.wait and not went_well else 0
     except WaitTimeout as error:
         _say(error.message)
         if error.response is None:
             return 1
-        response = error.response
-        code = 124
+        return _print(_format(error.response, options)) or 124
     except SDKError as error:
         _say(error.message)
         return 4 if isinstance(error, JobNotFound) else 1
     except ValueError as error:
         _say(str(error))
         return 2
+    went_well = response.state.succeeded or _runs_on(response.state)
+    code = 3 if options.wait and not went_well else 0
     # That the answer cannot be printed outweighs what the job did.
     return _print(_format(response, options)) or code
 
