@@ -1531,10 +1531,11 @@ class _Call:
     ) -> None:
         self.request = request
         self.timeout = timeout
+        to_server = dict(headers)
+        to_proxy = to_server.pop("Proxy-Authorization", None)
         # The caller may replace Host, but none of ours.
-        self.headers = {"Host": address.netloc, **headers, **_OUR_HEADERS}
-        proxy_authorization = self.headers.pop("Proxy-Authorization", None)  # for a proxy alone
-        proxy = _find_proxy(address, proxy_authorization)
+        self.headers = {"Host": address.netloc, **to_server, **_OUR_HEADERS}
+        proxy = _find_proxy(address, to_proxy)
         self.server = _Server(address, proxy, context)
         proxy_headers = proxy.headers if proxy else {}
         self.secrets = _Secrets({**self.headers, **proxy_headers})
