@@ -982,7 +982,7 @@ class _Stream(io.RawIOBase):
     def _count_head(self, received: bytes) -> None:
         """Refuse over 32 KiB of headers: before Python 3.14, some take quadratic time to parse.
 
-        After a blank line the count starts anew: if more headers follow, it ended a 100 Continue.
+        After a blank line the count starts anew: only after a 100 Continue do more headers follow.
         """
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
@@ -1205,8 +1205,8 @@ class _Server:
             if response.status == 200:
                 content = _read_whole(response)
             else:
-                # Its body may take half of what is left, since other routes need time, too.
-                connection.deadline = (time.monotonic() + deadline) / 2
+                left = deadline - time.monotonic()
+                connection.deadline -= left / 2  # the other half is for the other routes
                 content = _read_excerpt(response)
         return _Answer(url, response.status, response.reason, response.headers, content)
 
@@ -1900,9 +1900,8 @@ class _Progress:
             self.say("the server answers again")
         state = response.state
         before = self.response.state.state if self.response else None
-        # If the first answer is the end, there is nothing to wait for, and it is printed at once.
-        is_all = self.response is None and _has_ended(state)
-        if state.state != before and not is_all:
+        ended_at_once = self.response is None and _has_ended(state)  # there was nothing to wait for
+        if state.state != before and not ended_at_once:
             self.say(self.hide(f"{self.job_id}: {_state_word(state)}"))
         self.response = response
         self.error = None
