@@ -720,19 +720,21 @@ def _read_state(value: Any) -> JobState:
 #      "PublishedResult": {"Type": "s3", "Params": {"Bucket": "b", "Key": "k"}},
 #      "RunOutput": {"Stdout": "hi\n", "ExitCode": 0, ...}, "CreateTime": 1795457478522190878}]}}
 
-_read_type = _ObjectReader({"type": _read_text}).read
-_read_s3_params = _ObjectReader({"params": _read_s3}).read
-_read_other_params = _ObjectReader({"params": _read_storage}).read
+
+# How Params are read depends on the Type: until that is known they are left as they are.
+_read_result_members = _ObjectReader({"type": _read_text, "params": lambda params: params}).read
 
 
 def _read_result(value: Any) -> StorageSpec:
     """Read where the results are. Their Type says how to read the Params."""
-    source = _read_type(value).get("type", "")
+    result = _read_result_members(value)
+    source = result.get("type", "")
+    params = result.get("params")
     if not source:  # nothing was published
         return StorageSpec()
     if source.lower() == "s3":
-        return StorageSpec(source, s3=_read_s3_params(value).get("params", S3StorageSpec()))
-    storage: StorageSpec = _read_other_params(value).get("params", StorageSpec())
+        return StorageSpec(source, s3=_read_at("Params", _read_s3, params))
+    storage: StorageSpec = _read_at("Params", _read_storage, params)
     return dataclasses.replace(storage, storage_source=source)
 
 
