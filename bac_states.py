@@ -474,7 +474,7 @@ def _has_any(names: Iterable[str], fields: Iterable[str]) -> bool:
 def _plain(model: Any) -> dict[str, Callable[[Any], object]]:
     """Return the readers of a model's plain fields: {"stdout": _read_text, ...}.
 
-    The default tells the type. Where it is None, the field needs a reader of its own.
+    The defaults, "", 0 or False, tell their types. A record's is None: it has a reader of its own.
     """
     plain = [field for field in dataclasses.fields(model) if field.default is not None]
     return {field.name: _PLAIN_READERS[type(field.default)] for field in plain}
@@ -2253,8 +2253,9 @@ def _buffer_output() -> None:
 
     Without one, Python drops what a full disk has no room for, and raises nothing.
     """
-    raw = getattr(sys.stdout, "buffer", None)
-    if isinstance(raw, io.RawIOBase) and not raw.closed:  # without -u, it is a BufferedWriter
+    raw: Any = getattr(sys.stdout, "buffer", None)
+    is_unbuffered = isinstance(raw, io.RawIOBase)  # otherwise it is a BufferedWriter
+    if is_unbuffered and not raw.closed:
         buffered: Any = io.BufferedWriter(raw)
         sys.stdout = io.TextIOWrapper(buffered, sys.stdout.encoding, sys.stdout.errors)
 
