@@ -990,7 +990,7 @@ class _Stream(io.RawIOBase):
     def _count_head(self, received: bytes) -> None:
         """Refuse over 32 KiB of headers: before Python 3.14, some take quadratic time to parse.
 
-        After a blank line the count starts anew: only after a 100 Continue do more headers follow.
+        A blank line ends them. After a 100 Continue there are others, which are counted anew.
         """
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
@@ -1572,17 +1572,16 @@ def _is_temporary(error: SDKError) -> bool:
 def _ask(call: _Call, seconds: float) -> StateResponse:
     """Ask on one route after the other until the server has one, all within `seconds`."""
     deadline = time.monotonic() + seconds
-    untried = list(call.routes)
+    routes = list(call.routes)
     missing: list[tuple[_Route, SDKError]] = []
-    while untried:
-        route = untried.pop(0)
+    for asked, route in enumerate(routes, 1):
         try:
             decoded = _ask_on(call, route, call.request.job_id, deadline)
         except _MissingRoute as refusal:
             missing.append((route, refusal))
             continue
-        if not decoded.lists_executions:
-            return _ask_for_executions(call, decoded.response, untried, deadline)
+        if not decoded.lists_executions:  # so this route alone will not do the next time, either
+            return _ask_for_executions(call, decoded.response, routes[asked:], deadline)
         call.prefer(route)
         return decoded.response
     raise _no_route(call, missing) from missing[-1][1]
