@@ -78,8 +78,6 @@ _MAX_REASON = 2000  # characters of the reason why a job failed
 _ENDED_JOB = {"Completed", "CompletedPartially", "Cancelled", "Error", "PartialError"}
 _REJECTED = {"AskForBidRejected", "BidRejected", "ResultRejected"}
 _ENDED_EXECUTION = {"Completed", "Failed", "Cancelled", "Error", *_REJECTED}
-# A number comes from a server of unknown release: 7 is Completed up to v1.5.1, 9 from v1.5.2 on.
-_MAYBE_COMPLETED = {"Completed", "7", "9"}
 
 
 def _escape(text: str) -> str:
@@ -267,8 +265,11 @@ class ExecutionState:
 
     @property
     def _may_be_completed(self) -> bool:
-        """Whether this attempt completed, or has a number that may mean so."""
-        return self.state in _MAYBE_COMPLETED
+        """Whether this attempt completed, or has a number that may mean so.
+
+        If the release is unknown, states stay numbers: 7 is Completed up to v1.5.1, 9 since v1.5.2.
+        """
+        return self.state in ("Completed", "7", "9")
 
     @property
     def _program_failed(self) -> bool:
