@@ -406,7 +406,7 @@ _SYNONYMS = {  # other names of a field, both folded
 
 
 def _folded(name: str) -> str:
-    """Fold a member's name: Go ignores case, and v0.2.x wrote underscores."""
+    """Fold a member's name, for Go ignores case and v0.2.x wrote underscores; replace synonyms."""
     folded = name.replace("_", "").lower()
     return _SYNONYMS.get(folded, folded)
 
@@ -1600,13 +1600,13 @@ def _ask_for_executions(
         try:
             # By its whole id, since older routes know no names, and some no short ids.
             response = _ask_on(call, route, incomplete.state.job_id, deadline).response
-        except (_MissingRoute, JobNotFound):
-            continue
         except SDKError as error:
-            if error.status_code in (400, 401, 403):
-                continue
-            raise
-        return _with_newer_details(response, incomplete.state)
+            knows_nothing = isinstance(error, (_MissingRoute, JobNotFound))
+            refuses_to_tell = error.status_code in (400, 401, 403)
+            if not knows_nothing and not refuses_to_tell:
+                raise
+        else:
+            return _with_newer_details(response, incomplete.state)
     return incomplete
 
 
@@ -1866,9 +1866,8 @@ def _wait(call: _Call, limit: float, say: Callable[[str], None]) -> StateRespons
         try:
             response = _ask(call, min(call.timeout, end - time.monotonic()))
         except SDKError as error:
-            was_cut_by_limit = isinstance(error, TransportTimeout) and time.monotonic() >= end
-            if was_cut_by_limit:  # the server is not to blame
-                break
+            if isinstance(error, TransportTimeout) and time.monotonic() >= end:
+                break  # the limit cut it short: the server is not to blame
             if not _is_temporary(error):
                 raise
             progress.failed(error)
