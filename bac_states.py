@@ -713,10 +713,10 @@ def _read_state(value: Any) -> JobState:
     lists = _read_lists(value)
     if not job and not lists:
         return _read_empty_state(value)
-    if "nodes" in lists:
-        job["state"] = _derive_job_state(lists["nodes"])
-        return JobState(**job, executions=lists["nodes"])
-    return JobState(**job, executions=lists.get("executions") or lists.get("shards", ()))
+    executions = lists.get("executions") or lists.get("shards") or lists.get("nodes", ())
+    if "nodes" in lists:  # such servers send no state
+        job.setdefault("state", _derive_job_state(executions))
+    return JobState(**job, executions=executions)
 
 
 # The newer API, v1.0.4 to v1.9.3. A sample, shortened:
