@@ -700,19 +700,14 @@ _read_job = _ObjectReader(_JOB_READERS).read
 _read_lists = _ObjectReader(_LIST_READERS).read
 
 
-def _read_empty_state(value: Any) -> JobState:
-    """Read a state that tells nothing: {} or {"Nodes": null}, but not {"Foo": 1}."""
-    if value and not _has_any(value, [*_JOB_READERS, *_LIST_READERS]):
-        raise _Mismatch("nothing in it belongs to a job's state")
-    return JobState(state="New")  # up to v0.3.19: no node has the job yet
-
-
 def _read_state(value: Any) -> JobState:
     """Read the state of a job as the operation's own document has it, in every release."""
     job = _read_job(value)
     lists = _read_lists(value)
-    if not job and not lists:
-        return _read_empty_state(value)
+    if value and not _has_any(value, [*_JOB_READERS, *_LIST_READERS]):  # {"Foo": 1}
+        raise _Mismatch("nothing in it belongs to a job's state")
+    if not job and not lists:  # {} or {"Nodes": null}, up to v0.3.19: no node has the job yet
+        return JobState(state="New")
     executions = lists.get("executions") or lists.get("shards") or lists.get("nodes", ())
     if "nodes" in lists:  # such servers send no state
         job.setdefault("state", _derive_job_state(executions))
