@@ -2149,7 +2149,7 @@ def _program_output(state: JobState) -> str:
         _say("no execution has completed, so no output is printed")
     elif not outputs:
         _say("the server kept no output")
-    elif any(output.stdout_truncated for output in outputs):
+    elif len(outputs) < len(completed) or any(output.stdout_truncated for output in outputs):
         _say("the server kept only a part of this output")
     return "".join(output.stdout for output in outputs)
 

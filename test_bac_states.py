@@ -3294,6 +3294,9 @@ def test_output_is_what_the_completed_programs_wrote(capsys, monkeypatch, serve,
     ):
         ran = asked_about(capsys, serve, listed(*executions), "--output")
         assert (ran.code, ran.out, words in said(ran)) == (0, "", True)
+    kept = {"State": "Completed", "RunOutput": {"stdout": "x"}}
+    ran = asked_about(capsys, serve, listed(kept, bare), "--output")
+    assert (ran.code, ran.out, said(ran)) == (0, "x", "the server kept only a part of this output")
     unknown = listed({"State": "9", "RunOutput": {"stdout": "x"}})  # of an unknown release
     assert asked_about(capsys, serve, unknown, "--output")[:2] == (0, "x")
     nasty = listed({"State": "Completed", "RunOutput": {"stdout": "a\x1b[2J\n\u202ec\r\n"}})
