@@ -445,7 +445,7 @@ class _ObjectReader:
             item = value[name]
             if item is None or field in found:
                 continue
-            try:  # what `_read_at` does: its call for each member would take 3 to 6 % longer
+            try:  # what `_read_at` does: its call for each member would take some 3 % longer
                 found[field] = read(item)
             except _Mismatch as error:
                 error.keys.insert(0, name)
@@ -455,7 +455,7 @@ class _ObjectReader:
     def known_members(self, names: tuple[str, ...]) -> list[Any]:
         """Return what `find` does, and remember it for the next object with the same names.
 
-        Most objects of a kind have the same. To find the members anew in each takes twice as long.
+        Most objects of a kind have the same. To find the members anew takes up to twice as long.
         """
         known = self.known_before.get(names)
         if known is None:
