@@ -2227,6 +2227,10 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         options = _options(argv)
+    except ValueError as error:  # since 3.14 argparse asks a closed one whether it is a terminal
+        _say(f"cannot write to standard output: {error}")
+        return 1
+    try:
         response = _fetch(options)
     except WaitTimeout as error:
         _say(error.message)
