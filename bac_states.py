@@ -38,7 +38,6 @@ import datetime
 import errno
 import functools
 import http.client
-import inspect
 import io
 import json
 import os
@@ -938,13 +937,6 @@ def decode(document: object, *, server_version: str = "") -> StateResponse:
 # step ends by a deadline, a time on the clock of `time.monotonic`; the look-up of a name does not,
 # nor a handshake that the peer floods.
 
-# How a response is made and begun is not documented. If it wants other arguments, or if `begin` or
-# its own `read1` goes away, the import fails.
-inspect.signature(http.client.HTTPResponse).bind("socket")
-inspect.signature(http.client.HTTPResponse.begin).bind("response")
-if "read1" not in vars(http.client.HTTPResponse):
-    raise ImportError("HTTPResponse has no read1 of its own")
-
 _TOO_LARGE = "the answer is over 16 MiB"
 # ValueError and OverflowError come from odd sizes of chunks.
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError, OverflowError)
@@ -1001,12 +993,30 @@ class _Stream(io.RawIOBase):
 
 
 class _Socket(NamedTuple):
-    """What HTTPResponse asks of a socket. If it asked for more, an AttributeError would tell."""
+    """All that HTTPResponse asks of a socket."""
 
-    file: io.BufferedReader
+    file: io.BufferedIOBase
 
-    def makefile(self, mode: str) -> io.BufferedReader:
+    def makefile(self, mode: str) -> io.BufferedIOBase:
         return self.file
+
+
+def _response(file: io.BufferedIOBase) -> http.client.HTTPResponse:
+    """Make a response that comes from a file."""
+    stand_in: Any = _Socket(file)
+    return http.client.HTTPResponse(stand_in)
+
+
+def _try_http_client() -> None:
+    """Read a response. That this works is not documented: if it changes, the import fails."""
+    sample = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    with _response(io.BytesIO(sample)) as response:
+        response.begin()
+        if response.status != 200 or response.read1(9) != b"{}":
+            raise ImportError("http.client reads responses in another way")
+
+
+_try_http_client()
 
 
 def _is_framed(headers: http.client.HTTPMessage) -> bool:
@@ -1087,8 +1097,7 @@ class _Connection:
         """Read the status and the headers of a response, whose body is still to come."""
         stream = _Stream(self.receive_into)
         # With its default size since 3.14, 128 KiB, much of a body would count as headers.
-        stand_in: Any = _Socket(io.BufferedReader(stream, 8192))
-        response = http.client.HTTPResponse(stand_in)
+        response = _response(io.BufferedReader(stream, 8192))
         self._responses.append(response)
         try:
             response.begin()
