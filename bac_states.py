@@ -978,7 +978,8 @@ class _Stream(io.RawIOBase):
     def _count_head(self, received: bytes) -> None:
         """Refuse over 32 KiB of headers: before Python 3.14, some take quadratic time to parse.
 
-        A blank line ends them. After a 100 Continue there are others, which are counted anew.
+        A blank line ends them. After a 100 Continue there are others, which are counted anew. If a
+        blank line comes in two pieces the count goes on: then it allows less, not more.
         """
         self._head_size += len(received)
         if self._head_size > _MAX_HEAD:
