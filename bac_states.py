@@ -1586,10 +1586,10 @@ def _ask(call: _Call, seconds: float) -> StateResponse:
         except _MissingRoute as refusal:
             missing.append((route, refusal))
             continue
-        if not decoded.lists_executions:  # so this route alone will not do the next time, either
-            return _ask_for_executions(call, decoded.response, routes[asked:], deadline)
-        call.prefer(route)
-        return decoded.response
+        if decoded.lists_executions:
+            call.prefer(route)
+            return decoded.response
+        return _ask_for_executions(call, decoded.response, routes[asked:], deadline)
     raise _no_route(call, missing) from missing[-1][1]
 
 
@@ -1608,10 +1608,10 @@ def _ask_for_executions(
         except SDKError as error:
             knows_nothing = isinstance(error, (_MissingRoute, JobNotFound))
             refuses_to_tell = error.status_code in (400, 401, 403)
-            if not knows_nothing and not refuses_to_tell:
-                raise
-        else:
-            return _with_newer_details(response, incomplete.state)
+            if knows_nothing or refuses_to_tell:
+                continue
+            raise
+        return _with_newer_details(response, incomplete.state)
     return incomplete
 
 
