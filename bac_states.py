@@ -405,7 +405,7 @@ _SYNONYMS = {  # other names of a field, both folded
 
 
 def _folded(name: str) -> str:
-    """Fold a member's name, for Go ignores case and v0.2.x wrote underscores; replace synonyms."""
+    """Fold a member's name: Go ignores case, v0.2.x wrote underscores, and some have synonyms."""
     folded = name.replace("_", "").lower()
     return _SYNONYMS.get(folded, folded)
 
@@ -452,9 +452,10 @@ class _ObjectReader:
         return self.model(**found) if self.model else found
 
     def known_members(self, names: tuple[str, ...]) -> list[Any]:
-        """Return what `find` does, and remember it for the next object with the same names.
+        """Find the known members of an object with these names, and remember them.
 
-        Most objects of a kind have the same. To find the members anew takes up to twice as long.
+        Most objects of a kind have the same names. To find the members anew in each takes up to
+        twice as long.
         """
         known = self.known_before.get(names)
         if known is None:
@@ -1009,7 +1010,7 @@ def _response(file: io.BufferedIOBase) -> http.client.HTTPResponse:
 
 
 def _try_http_client() -> None:
-    """Read a response. That this works is not documented: if it changes, the import fails."""
+    """Read a sample. That this works is not documented: if it changes, the import fails."""
     sample = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     with _response(io.BytesIO(sample)) as response:
         response.begin()
@@ -2237,7 +2238,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     try:
         options = _options(argv)
-    except ValueError as error:  # since 3.14 argparse asks a closed one whether it is a terminal
+    except ValueError as error:  # since 3.14 argparse asks standard output if it is a terminal
         _say(f"cannot write to standard output: {error}")
         return 1
     try:
